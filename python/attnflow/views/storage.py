@@ -1,0 +1,210 @@
+"""Results in files: a plain, versioned schema as JSON or npz, and pictures by suffix.
+
+Nothing here can run code when a file is read (no pickle), floats survive exactly (JSON through ``repr``, npz as they
+are), and a file appears whole or not at all: it is written beside its final name and then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import uuid
+import zipfile
+from dataclasses import fields
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..attribution import Attribution, PairFlow
+from ..errors import AttnflowError, FileFormatError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["load", "save", "to_dict"]
+
+FORMAT = "attnflow.attribution"
+VERSION = 1
+
+# Fields that are arrays in an npz file; everything else goes into its "meta" entry, which is the JSON without them.
+_ARRAYS = ("players", "values", "lower", "upper", "bottlenecks")
+_PAIR_ARRAYS = ("layer", "receiver", "giver", "flow", "cut")
+
+
+def to_dict(result: Attribution) -> dict[str, Any]:
+    """The JSON form of a result. ``summary`` repeats what is derived, for readers without this library."""
+    record: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if field.name == "flows":
+            value = None if value is None else [_pair_to_dict(pair) for pair in value]
+        elif isinstance(value, np.ndarray):
+            value = value.tolist()
+        elif field.name in ("timings", "options"):
+            value = dict(value)
+        elif isinstance(value, tuple):
+            value = [list(item) if isinstance(item, tuple) else item for item in value]
+        record[field.name] = value
+    summary = {"position_correlation": result.position_correlation, "trivial_fraction": result.trivial_fraction}
+    record["summary"] = {name: None if math.isnan(number) else number for name, number in summary.items()}
+    return record
+
+
+def _pair_to_dict(pair: PairFlow) -> dict[str, Any]:
+    record: dict[str, Any] = {"source": int(pair.source), "sink": int(pair.sink)}
+    for name in _PAIR_ARRAYS:
+        array = getattr(pair, name)
+        record[name] = None if array is None else array.tolist()
+    return record
+
+
+def from_dict(record: Any) -> Attribution:
+    """Inverse of :func:`to_dict`. The constructor checks everything, so a damaged record cannot get through."""
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise FileFormatError(f"this is no attnflow result: its format is not {FORMAT!r}")
+    version = record.get("version")
+    if version != VERSION:
+        raise FileFormatError(
+            f"this result has schema version {version!r}; this release of attnflow reads version {VERSION}"
+        )
+    names = [field.name for field in fields(Attribution)]
+    missing = [name for name in names if name not in record]
+    if missing:
+        raise FileFormatError(f"the result lacks {', '.join(missing)}")
+    try:
+        state = {name: record[name] for name in names}
+        if state["flows"] is not None:
+            state["flows"] = tuple(PairFlow(**pair) for pair in state["flows"])
+        return Attribution(**state)
+    except (AttnflowError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise FileFormatError(f"the result is damaged: {error}") from error
+
+
+def save(result: Attribution, path: Path, compare: tuple[Attribution, ...] = ()) -> Path:
+    """Write `result` as the kind of file the suffix of `path` says; see :meth:`Attribution.save`."""
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InvalidArgumentError(
+            f"cannot tell what to write from the suffix {path.suffix!r} of {str(path)!r}: "
+            f"use one of {', '.join(sorted(_WRITERS))}"
+        )
+    if compare and path.suffix.lower() != ".html":
+        raise InvalidArgumentError(
+            f"only an .html page compares several results; {path.suffix} holds one: save each on its own"
+        )
+    content = writer(result, compare)  # all of it, before any file is touched
+    _write_atomically(path, content)
+    return path
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    final = path.resolve()  # through a symbolic link, so that the link stays one
+    beside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+        beside.replace(final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def load(path: Path) -> Attribution:
+    """Read a ``.json`` or ``.npz`` file that :func:`save` wrote; see :meth:`Attribution.load`."""
+    content = path.read_bytes()
+    try:
+        # The content tells the kinds apart, whatever the file has been renamed to.
+        record = _from_npz(content) if content[:2] == b"PK" else _from_json(content)
+        return from_dict(record)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error.__cause__
+
+
+def _from_json(content: bytes) -> Any:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"neither a JSON nor an npz file written by attnflow: {error}") from error
+
+
+def _from_npz(content: bytes) -> Any:
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as archive:
+            record = _from_json(archive["meta"].tobytes())
+            if isinstance(record, dict):
+                record |= {name: archive[name] for name in _ARRAYS if name in archive}
+                for i, pair in enumerate(record.get("flows") or ()):
+                    pair |= {
+                        name: archive[f"flows.{i}.{name}"] for name in _PAIR_ARRAYS if f"flows.{i}.{name}" in archive
+                    }
+            return record
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+        TypeError,
+        OSError,
+        EOFError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
+        raise FileFormatError(f"the npz archive is damaged: {error}") from error
+
+
+def _to_json(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
+    def lines(ensure_ascii: bool) -> bytes:
+        # One field a line: a person can read it, and a long array does not take a line a number.
+        options: dict[str, Any] = {"allow_nan": False, "ensure_ascii": ensure_ascii}
+        body = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, **options)}" for k, v in to_dict(result).items())
+        return f"{{\n{body}\n}}\n".encode()
+
+    try:
+        return lines(ensure_ascii=False)
+    except UnicodeEncodeError:  # half of a surrogate pair, as some byte-level tokens decode to, has no UTF-8
+        return lines(ensure_ascii=True)
+
+
+def _to_npz(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
+    record = to_dict(result)
+    arrays = {name: getattr(result, name) for name in _ARRAYS}
+    for name in _ARRAYS:
+        del record[name]
+    for i, pair in enumerate(result.flows or ()):
+        for name in _PAIR_ARRAYS:
+            del record["flows"][i][name]
+            array = getattr(pair, name)
+            if array is None:
+                record["flows"][i][name] = None
+            else:
+                arrays[f"flows.{i}.{name}"] = array
+    meta = json.dumps(record, ensure_ascii=True, allow_nan=False).encode()
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, meta=np.frombuffer(meta, dtype=np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def _to_html(result: Attribution, compare: tuple[Attribution, ...]) -> bytes:
+    from . import html
+
+    return html.page(result, *compare).encode("utf-8", "replace")
+
+
+def _to_svg(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
+    from . import svg
+
+    return svg.picture(result).encode("utf-8", "replace")
+
+
+_WRITERS: dict[str, Callable[[Attribution, tuple[Attribution, ...]], bytes]] = {
+    ".html": _to_html,
+    ".json": _to_json,
+    ".npz": _to_npz,
+    ".svg": _to_svg,
+}
