@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Attribution",
     "AttnflowError",
+    "Attribution",
     "Network",
     "__version__",
     "baselines",

@@ -1,0 +1,247 @@
+"""What attention flow is compared with: raw attention, rollout and the widest path, in the shape of the flows.
+
+Each function takes the matrices a network is made of (after head reduction and residual mixing) and returns a float64
+array (n_sinks, n_sources), like the ``values`` of a flow. A matrix is ``[receiver, giver]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InvalidArgumentError, InvalidCapacityError
+
+__all__ = ["raw_attention", "rollout", "widest_path"]
+
+Matrix = NDArray[np.float64]
+Positions = int | Iterable[int | Iterable[int]]
+
+
+def rollout(
+    capacities: ArrayLike | Sequence[ArrayLike], *, sinks: Positions = -1, sources: Positions | None = None
+) -> Matrix:
+    """Attention rollout [1]_: the product of the layers' matrices.
+
+    Entry (t, i) is the sum, over all paths from source i to sink t, of the product of the capacities on the path.
+    Where no row sums to more than 1 it is a feasible flow, hence never above the maximum flow.
+
+    Parameters
+    ----------
+    capacities : array_like (L, n, n), or a sequence of (n_l, n_(l-1)) matrices
+        Layer by layer from the input to the output, the residual already mixed in.
+    sinks : int, or sequence of ints and of sets of ints
+        Positions after the last layer; negative ones count from the end. A set stands for the sum over its members.
+    sources : the same, or None
+        Positions before the first layer. None means each of them.
+
+    Returns
+    -------
+    ndarray (n_sinks, n_sources), float64
+
+    Raises
+    ------
+    InvalidCapacityError
+        No layers, wrong shapes, NaN, negative or infinite entries.
+    InvalidArgumentError
+        A sink or source out of range.
+
+    Notes
+    -----
+    O(n_sinks * L * n^2) time: the product is taken from the sinks' side.
+
+    References
+    ----------
+    .. [1] Abnar and Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnflow import baselines
+    >>> layer = np.array([[1.0, 0.0], [0.5, 0.5]])
+    >>> baselines.rollout([layer, layer])
+    array([[0.75, 0.25]])
+    """
+    matrices = _matrices(capacities)
+    reach = _selection(sinks, matrices[-1].shape[0], "sinks")
+    for matrix in reversed(matrices):
+        reach = reach @ matrix
+    return reach @ _selection(sources, matrices[0].shape[1], "sources").T
+
+
+def raw_attention(
+    contributions: ArrayLike | Sequence[ArrayLike],
+    *,
+    sinks: Positions = -1,
+    sources: Positions | None = None,
+    layers: Literal["last", "mean"] | int = "last",
+) -> Matrix:
+    """How much a sink draws from each source within one layer, or in the mean over layers.
+
+    Parameters
+    ----------
+    contributions : array_like (L, n, n), or a sequence of (n, n) matrices
+    sinks, sources
+        As for :func:`rollout`.
+    layers : "last", "mean" or int
+        The last layer, the mean over all layers, or the layer of that index.
+
+    Returns
+    -------
+    ndarray (n_sinks, n_sources), float64
+
+    Raises
+    ------
+    InvalidCapacityError, InvalidArgumentError
+        As for :func:`rollout`; also for an unknown `layers`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnflow import baselines
+    >>> first, last = np.eye(2), np.array([[1.0, 0.0], [0.5, 0.5]])
+    >>> baselines.raw_attention([first, last])
+    array([[0.5, 0.5]])
+    >>> baselines.raw_attention([first, last], layers="mean")
+    array([[0.25, 0.75]])
+    """
+    matrices = _matrices(contributions)
+    if isinstance(layers, str):
+        if layers not in ("last", "mean"):
+            raise InvalidArgumentError(f'layers={layers!r}: choose "last", "mean" or the index of a layer')
+        chosen = matrices[-1:] if layers == "last" else matrices
+    else:
+        chosen = [matrices[_position(layers, len(matrices), "layers")]]
+    shapes = {matrix.shape for matrix in matrices}
+    if len(shapes) > 1:
+        raise InvalidCapacityError(f"raw attention needs layers of one shape; these have {sorted(shapes)}")
+    rows, columns = matrices[0].shape
+    left, right = _selection(sinks, rows, "sinks"), _selection(sources, columns, "sources").T
+    total: Matrix = sum((left @ matrix @ right for matrix in chosen), np.zeros((left.shape[0], right.shape[1])))
+    return total / len(chosen)
+
+
+def widest_path(
+    capacities: ArrayLike | Sequence[ArrayLike], *, sinks: Positions = -1, sources: Positions | None = None
+) -> Matrix:
+    """The bottleneck of the best single path: the (max, min) product of the layers' matrices [1]_.
+
+    Entry (t, i) is the largest c such that one path whose edges all have capacity c or more leads from source i to
+    sink t. It is a feasible flow, hence never above the maximum flow.
+
+    Parameters
+    ----------
+    capacities, sinks, sources
+        As for :func:`rollout`, but a set stands for the best of its members, and infinite capacities are allowed.
+
+    Returns
+    -------
+    ndarray (n_sinks, n_sources), float64
+
+    Raises
+    ------
+    InvalidCapacityError, InvalidArgumentError
+        As for :func:`rollout`.
+
+    Notes
+    -----
+    O(n_sinks * L * n^2) time, O(n^2) memory.
+
+    References
+    ----------
+    .. [1] "Vico", arXiv 2407.06182, 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnflow import baselines
+    >>> layer = np.array([[1.0, 0.0], [0.3, 0.7]])
+    >>> baselines.widest_path([layer, layer])
+    array([[0.3, 0.7]])
+    """
+    matrices = _matrices(capacities, unbounded=True)
+    givers = _groups(sources, matrices[0].shape[1], "sources")
+    groups = _groups(sinks, matrices[-1].shape[0], "sinks")
+    values = np.empty((len(groups), len(givers)))
+    for t, group in enumerate(groups):
+        width = matrices[-1][group].max(axis=0)
+        for matrix in reversed(matrices[:-1]):
+            width = np.minimum(matrix, width[:, None]).max(axis=0)
+        values[t] = [width[giver].max() for giver in givers]
+    return values
+
+
+def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:
+    """The layers as float64 matrices whose shapes chain, or an error that says which one does not."""
+    if capacities is None or isinstance(capacities, (str, bytes)) or getattr(capacities, "ndim", 3) == 0:
+        raise InvalidCapacityError(f"capacities must be (L, n, n) or a sequence of matrices, not {capacities!r}")
+    matrices: list[Matrix] = []
+    for index, layer in enumerate(capacities):
+        given = np.asarray(layer)
+        if given.dtype.kind not in "fiu":
+            raise InvalidCapacityError(
+                f"layer {index} has dtype {given.dtype}: capacities must be real numbers (floating or integer)"
+            )
+        if given.ndim != 2 or 0 in given.shape:
+            raise InvalidCapacityError(f"layer {index} has shape {given.shape}: a non-empty matrix is needed")
+        matrix = given.astype(np.float64, copy=False)
+        if matrices and matrix.shape[1] != matrices[-1].shape[0]:
+            raise InvalidCapacityError(
+                f"layer {index} of shape {matrix.shape} does not follow layer {index - 1} of shape"
+                f" {matrices[-1].shape}: its columns must be the {matrices[-1].shape[0]} rows before"
+            )
+        refused = ~(matrix >= 0) | (np.isinf(matrix) & (not unbounded))
+        if refused.any():
+            j, k = np.argwhere(refused)[0]
+            rule = "non-negative" if unbounded else "finite and non-negative"
+            raise InvalidCapacityError(
+                f"layer {index} holds {matrix[j, k]} at [{j}, {k}]: entries must be {rule}; its shape is {matrix.shape}"
+            )
+        matrices.append(matrix)
+    if not matrices:
+        raise InvalidCapacityError("capacities hold no layer: at least one is needed")
+    return matrices
+
+
+def _groups(positions: Positions | None, size: int, name: str) -> list[list[int]]:
+    """One list of positions for each row (or column) of the result."""
+    if positions is None:
+        return [[position] for position in range(size)]
+    if isinstance(positions, (set, frozenset)) or not _is_many(positions):
+        positions = cast("Positions", [positions])
+    groups = []
+    entry: Any
+    for entry in cast("Iterable[Any]", positions):
+        members = entry if _is_many(entry) else [entry]
+        group = sorted({_position(member, size, name) for member in members})
+        if not group:
+            raise InvalidArgumentError(f"{name} holds an empty set: each needs at least one of the {size} positions")
+        groups.append(group)
+    if not groups:
+        raise InvalidArgumentError(f"{name} is empty: name at least one of the {size} positions")
+    return groups
+
+
+def _is_many(value: object) -> bool:
+    """Whether it holds several positions: a 0-d array has ``__iter__`` and yet is one."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
+def _position(value: Any, size: int, name: str) -> int:
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise InvalidArgumentError(f"{name} must be integers, got {value!r}")
+    index = int(value.__index__())
+    if not -size <= index < size:
+        raise InvalidArgumentError(f"{name}: {index} is out of range for {size} (allowed: {-size} to {size - 1})")
+    return index % size
+
+
+def _selection(positions: Positions | None, size: int, name: str) -> Matrix:
+    """(n_groups, size): 1 where the position belongs to the group."""
+    groups = _groups(positions, size, name)
+    chosen = np.zeros((len(groups), size))
+    for row, group in enumerate(groups):
+        chosen[row, group] = 1.0
+    return chosen
