@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
 
-    import pandas
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["NONE", "SINK", "SOURCE", "Attribution", "PairFlow", "Score", "spearman"]
@@ -311,12 +311,12 @@ class Attribution:
 
         return storage.to_dict(self)
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck."""
+    def to_pandas(self) -> Any:
+        """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame)."""
         try:
-            import pandas
+            pandas = import_module("pandas")
         except ImportError as error:
-            raise MissingDependencyError("to_pandas() needs pandas: pip install 'attnflow[pandas]'") from error
+            raise MissingDependencyError("to_pandas() needs pandas: pip install pandas") from error
         rows = []
         for sink in range(len(self.targets)):
             for row in self.rows(sink):

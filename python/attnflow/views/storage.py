@@ -13,7 +13,6 @@ import uuid
 import zipfile
 from dataclasses import fields
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..errors import AttnflowError, FileFormatError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["load", "save", "to_dict"]
 

@@ -1,0 +1,315 @@
+"""A result as text for a terminal: the prompt as a heatmap, a table of every score, and what to know about them.
+
+:func:`render` is pure: it returns the text, with escape codes only if a colour system is asked for. Without colours
+the heatmap is drawn as bars beneath the words, so a pipe, a log file or ``NO_COLOR`` loses nothing.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import MissingDependencyError
+from . import colour, wording
+
+try:
+    from rich.cells import cell_len, set_cell_size
+    from rich.console import Console
+    from rich.text import Text
+except ImportError as error:
+    raise MissingDependencyError("the terminal view needs rich: pip install 'attnflow[views]'") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..attribution import Attribution, Score
+
+__all__ = ["render"]
+
+ColourSystem = Literal["standard", "256", "truecolor"]
+
+_SHADES = colour.shades(colour.TERMINAL)
+_ACCENT = f"bold {colour.ACCENT['terminal']}"
+_BAR = _SHADES[15].background  # of a lightness that stands out on black and on white
+_STEPS = " ▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_NARROWEST = 24
+_MOST_SINKS = 4
+
+
+def render(*results: Attribution, width: int = 80, colours: ColourSystem | None = None, limit: int | None = 60) -> str:
+    """Describe attributions of the same tokens, side by side where the width allows.
+
+    Parameters
+    ----------
+    results
+        One or more; the first is the one that counts, the others are there to compare.
+    width
+        Cells in a line.
+    colours
+        The terminal's colours, or None for plain text.
+    limit
+        Most rows of the table; the highest scores stay. None for all.
+    """
+    wording.require_same_tokens(results)
+    width = max(width, _NARROWEST)
+    out = StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=colours is not None,
+        color_system=colours,
+        no_color=colours is None,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
+    by_sink = list(zip(*(wording.each_sink(result) for result in results), strict=True))
+    for shown in by_sink[:_MOST_SINKS]:
+        _report(console, shown, width, plain=colours is None, limit=limit)
+    if len(by_sink) > _MOST_SINKS:
+        console.print(Text(f"… and {len(by_sink) - _MOST_SINKS} more targets: save the result to see them all.\n"))
+    console.print(Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else _ACCENT))
+    # Padding at the end of a line is invisible and only gets in the way of copying and of comparing.
+    return "\n".join(line.rstrip(" ") for line in out.getvalue().split("\n"))
+
+
+def _report(console: Console, results: Sequence[Attribution], width: int, *, plain: bool, limit: int | None) -> None:
+    first = results[0]
+    model = wording.visible(str(first.options.get("model", "")))
+    console.print(Text.assemble(("attnflow", "bold"), (f"  {model}", "dim")))
+    console.print()
+    facts = []
+    if first.prediction is not None:
+        token, probability = first.prediction
+        facts.append(
+            ("predicted", Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")))
+        )
+    facts.append(("target", Text(wording.visible(first.target_label))))
+    sizes = (first.n_layers, first.n_nodes, first.n_edges)
+    layers, nodes, edges = (wording.count(size) for size in sizes)
+    facts.append(("network", Text(f"{layers} layers, {nodes} nodes, {edges} edges; {first.players.size} players")))
+    _facts(console, facts)
+    for result in results:
+        console.print()
+        _method(console, result, width, plain=plain)
+    console.print()
+    for line in _table(results, width, limit):
+        console.print(line, no_wrap=True, overflow="crop")
+    console.print()
+    for definition in dict.fromkeys(result.definition for result in results):
+        console.print(Text(f"What the numbers are: {wording.visible(definition)}", "dim"))
+
+
+def _method(console: Console, result: Attribution, width: int, *, plain: bool) -> None:
+    """One way of computing: its name, its heatmap, and what its ranking is worth."""
+    highest = float(result.values.max())
+    console.print(Text.assemble((wording.method_name(result), "bold"), (f"  {wording.method_note(result)}", "dim")))
+    for line in _plain_heatmap(result, width) if plain else [_heatmap(result)]:
+        console.print(line, no_wrap=plain)
+    scale = Text.assemble(("scale 0 ", "dim"))
+    for step in range(0, colour.LEVELS + 1, 2):
+        shade = _SHADES[step]
+        mark = _STEPS[1 + step * (len(_STEPS) - 2) // colour.LEVELS] if plain else " "
+        scale.append(mark, "" if plain else f"on {shade.background}")
+    console.print(scale.append(f" {highest:.4g}", "dim"))
+    facts = [("by position", Text(wording.position_share(result)))]
+    if result.trivial_fraction == result.trivial_fraction:  # not NaN
+        facts.append(
+            ("trivial cuts", Text(f"{result.trivial_fraction:.0%} of the scores (bottleneck at source or sink)"))
+        )
+    facts.append(("interval", Text(_widest(result))))
+    if result.timings:
+        stages = ", ".join(
+            f"{wording.visible(s)} {wording.seconds(t)}" for s, t in result.timings.items() if s != "total"
+        )
+        facts.append(("time", Text(f"{wording.seconds(wording.total_time(result))}: {stages}")))
+    _facts(console, facts)
+    for caveat in wording.caveats(result):
+        title = f"{caveat.title}. "
+        console.print(Text.assemble(("! ", _ACCENT), (title, _ACCENT if caveat.severe else "bold"), caveat.text))
+
+
+def _widest(result: Attribution) -> str:
+    half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
+    return "every score exact" if half <= 0 else f"every score certified to ±{half:.0e} or better"
+
+
+def _facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
+    """Names and values in two columns; a value that is too long continues under itself."""
+    label_width = max(12, *(len(name) for name, _ in facts)) + 1
+    for name, value in facts:
+        room = console.width - label_width
+        lines = value.wrap(console, room) if room >= 16 else [value]
+        for i, line in enumerate(lines):
+            label = (name if i == 0 else "").ljust(label_width)
+            console.print(Text.assemble((label, "dim"), line))
+
+
+# -- heatmaps -------------------------------------------------------------------------------------------------------
+
+
+def _heatmap(result: Attribution) -> Text:
+    """The running text, each player's token on a background of its score."""
+    steps = _steps(result)
+    text = Text()
+    for piece in wording.pieces(result):
+        if piece.position is None:
+            text.append(piece.text)
+        elif piece.position not in steps:
+            text.append(piece.text, "dim")
+        else:
+            shade = _SHADES[steps[piece.position]]
+            text.append(piece.text, f"{shade.ink} on {shade.background}")
+        if piece.ends_line:
+            text.append("\n")
+    return text
+
+
+def _plain_heatmap(result: Attribution, width: int) -> list[Text]:
+    """The running text with a bar beneath each token, wrapped by hand so that the bars stay under their words."""
+    steps = _steps(result)
+    lines, words, bars = [], "", ""
+
+    def finish() -> None:
+        nonlocal words, bars
+        if words.strip():
+            lines.append(Text(words))
+            if bars.strip():
+                lines.append(Text(bars))
+        words = bars = ""
+
+    for piece in wording.pieces(result):
+        text = piece.text
+        mark = " "
+        if piece.position is not None and piece.position in steps:
+            mark = _STEPS[-(-steps[piece.position] * (len(_STEPS) - 1) // colour.LEVELS)]
+        if cell_len(words) + cell_len(text) > width:
+            finish()
+            text = text.lstrip(" ") if piece.position is None else text
+        while cell_len(text) > width:  # a token longer than a line goes on in the next ones
+            head = next(text[:i] for i in range(min(len(text), width), 0, -1) if cell_len(text[:i]) <= width)
+            words, bars, text = head, mark * cell_len(head), text[len(head) :]
+            finish()
+        words += text
+        bars += mark * cell_len(text)
+        if piece.ends_line:
+            finish()
+    finish()
+    return lines
+
+
+def _steps(result: Attribution) -> dict[int, int]:
+    highest = float(result.values.max())
+    return {row.position: colour.level(row.score, highest) for row in result.rows()}
+
+
+# -- table ----------------------------------------------------------------------------------------------------------
+
+
+def _table(results: Sequence[Attribution], width: int, limit: int | None) -> list[Text]:
+    """One line a player: position, token, and for each method score, bar, interval and bottleneck."""
+    tables = [result.rows() for result in results]
+    kept = _kept(tables, limit)
+    tokens = [_short(wording.visible(row.token), 22) for row in tables[0]]
+    place_width = len(str(tables[0][-1].position))
+    token_width = max(5, *(cell_len(tokens[i]) for i in kept))
+    blocks = [_Block(result, rows, kept) for result, rows in zip(results, tables, strict=True)]
+    room = width - place_width - 1 - min(token_width, 14)
+    each = room // len(blocks) - 2
+    if len(blocks) > 1 and each < max(block.narrowest for block in blocks):
+        lines: list[Text] = []  # too narrow for two methods in a line: one under the other
+        for result in results:
+            lines += [Text(wording.method_name(result), "bold"), *_table([result], width, limit), Text()]
+        return lines[:-1]
+    token_width = min(token_width, max(5, width - place_width - 1 - sum(block.narrowest + 2 for block in blocks)))
+    each = (width - place_width - 1 - token_width) // len(blocks) - 2
+    head = Text.assemble((" " * (place_width + 1) + set_cell_size("token", token_width), "dim"))
+    names = Text(" " * (place_width + 1 + token_width))
+    interval = all(block.has_room_for_interval(each) for block in blocks)
+    for block in blocks:
+        block.fit(each, interval)
+        names.append("  " + set_cell_size(_short(block.name, block.width), block.width), "bold")
+        head.append("  ").append_text(block.head())
+    lines = [names, head] if len(blocks) > 1 else [head]
+    for i in kept:
+        token = set_cell_size(_short(tokens[i], token_width), token_width)
+        line = Text.assemble((f"{tables[0][i].position:>{place_width}} ", "dim"), token)
+        for block in blocks:
+            line.append("  ").append_text(block.cell(i))
+        lines.append(line)
+    if left := len(tables[0]) - len(kept):
+        lines.append(Text(f"… {left} players with lower scores are not shown", "dim italic"))
+    return lines
+
+
+def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
+    """Which players get a row, in the order of the text: the first method's highest scores."""
+    n = len(tables[0])
+    if limit is None or n <= limit:
+        return list(range(n))
+    return sorted(sorted(range(n), key=lambda i: -tables[0][i].score)[: max(1, limit)])
+
+
+class _Block:
+    """The columns of one method."""
+
+    def __init__(self, result: Attribution, rows: list[Score], kept: list[int]) -> None:
+        self.name = wording.method_name(result)
+        self.rows = rows
+        self.highest = max(row.score for row in rows)
+        self.places = wording.decimals(self.highest)
+        self.intervals = [wording.uncertainty(row.score, row.lower, row.upper) for row in rows]
+        self.scores = [wording.score(row.score, self.places) for row in rows]
+        self.score_width = max(5, *(len(self.scores[i]) for i in kept))
+        self.cut_width = max(3, *(len(rows[i].bottleneck) for i in kept))
+        self.interval_width = max(len(self.intervals[i]) for i in kept)
+        self.narrowest = self.score_width + 1 + self.cut_width
+        self.bar = 0
+        self.interval = False
+
+    def has_room_for_interval(self, width: int) -> bool:
+        return width - self.narrowest >= 1 + self.interval_width + 1 + 6
+
+    def fit(self, width: int, interval: bool) -> None:
+        """Spend the width that the interval leaves on a bar."""
+        self.interval = interval
+        spare = width - self.narrowest - (1 + self.interval_width) * interval - 1
+        self.bar = min(spare, 24) if spare >= 3 else 0
+
+    @property
+    def width(self) -> int:
+        return self.narrowest + (1 + self.bar) * bool(self.bar) + (1 + self.interval_width) * self.interval
+
+    def head(self) -> Text:
+        text = "score".rjust(self.score_width)
+        text += " " + " " * self.bar if self.bar else ""
+        text += " " + set_cell_size("±", self.interval_width) if self.interval else ""
+        return Text(text + " " + set_cell_size("cut", self.cut_width), "dim")
+
+    def cell(self, i: int) -> Text:
+        row = self.rows[i]
+        text = Text(self.scores[i].rjust(self.score_width))
+        if self.bar:
+            bar = _bar(row.score / self.highest if self.highest else 0.0, self.bar)
+            text.append(" ").append(bar, _BAR)
+        if self.interval:
+            text.append(" " + self.intervals[i].ljust(self.interval_width), "dim")
+        style = "dim" if row.bottleneck in ("source", "sink", "none") else colour.ACCENT["terminal"]
+        return text.append(" ").append(row.bottleneck.ljust(self.cut_width), style)
+
+
+def _bar(share: float, width: int) -> str:
+    eighths = max(1, round(share * width * 8)) if share > 0 else 0
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+
+
+def _short(text: str, width: int) -> str:
+    """The text in at most `width` cells, an ellipsis for what is left out."""
+    if cell_len(text) <= width:
+        return text
+    kept = next((text[:i] for i in range(min(len(text), width), 0, -1) if cell_len(text[:i]) < width), "")
+    return kept + "…"

@@ -1,0 +1,280 @@
+"""What every view says in words: names of methods, caveats, numbers, and text made safe to look at."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..attribution import Attribution
+
+__all__ = [
+    "Caveat",
+    "Piece",
+    "bottleneck_words",
+    "caveats",
+    "count",
+    "decimals",
+    "each_sink",
+    "method_name",
+    "method_note",
+    "pieces",
+    "position_share",
+    "require_same_tokens",
+    "score",
+    "seconds",
+    "signed",
+    "total_time",
+    "uncertainty",
+    "verified_line",
+    "visible",
+]
+
+_NAMED = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u00a0": "⍽", "\x7f": "␡", "\u2028": "⏎", "\u2029": "⏎", "\x85": "⏎"}
+_JOINERS = "\u200c\u200d"  # part of how emoji and several scripts are spelt
+
+
+def visible(text: str) -> str:
+    r"""The text with everything invisible or harmful made visible: line ends, controls, direction marks, stray marks.
+
+    Spaces stay; a text of spaces alone becomes open boxes. No output of this function can move a cursor, turn a line
+    round, or break an XML file.
+
+    Examples
+    --------
+    >>> visible("a\nb"), visible("  "), visible("\x1b[31m"), visible("\u202eabc")
+    ('a⏎b', '␣␣', '␛[31m', '‹U+202E›abc')
+    """
+    if text and not text.strip(" "):
+        return "␣" * len(text)
+    shown = []
+    for character in text:
+        category = unicodedata.category(character)
+        if character in _NAMED:
+            shown.append(_NAMED[character])
+        elif character < " ":
+            shown.append(chr(0x2400 + ord(character)))
+        elif character in _JOINERS and len(text) > 1:
+            shown.append(character)
+        elif category in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"):
+            shown.append(f"‹U+{ord(character):04X}›")
+        elif category.startswith("M") and not shown:
+            shown.append("◌" + character)  # a mark needs something to sit on
+        else:
+            shown.append(character)
+    return "".join(shown)
+
+
+class Piece(NamedTuple):
+    """A stretch of the running text: one token, or what lies between tokens (`position` None)."""
+
+    text: str
+    position: int | None
+    ends_line: bool = False
+
+
+def pieces(result: Attribution) -> list[Piece]:
+    """The prompt as running text, cut into tokens, nothing lost and nothing twice.
+
+    The text's own characters are used where the tokens follow each other in it, so what lies between tokens and what
+    the tokenizer normalised away stays readable. Tokens outside the text appear as themselves; a token that shares a
+    character with the one before (an emoji spelt in bytes) appears as ``⋯``.
+    """
+    shown: list[Piece] = []
+    end = 0
+    for position, (token, span) in enumerate(zip(result.tokens, result.offsets, strict=True)):
+        if span is None or span[0] == span[1]:
+            shown.append(Piece(visible(token) or "∅", position))
+            continue
+        if span[0] < end:
+            shown.append(Piece("⋯", position))
+            end = max(end, span[1])
+            continue
+        text, between = result.text[slice(*span)], result.text[end : span[0]]
+        end = span[1]
+        stripped = text.lstrip(" ")
+        if stripped:  # the blank before a word is not coloured: it reads better
+            between, text = between + text[: len(text) - len(stripped)], stripped
+        if between:
+            shown.append(Piece(visible(between) if between.strip(" ") else between, None, "\n" in between))
+        shown.append(Piece(visible(text), position, "\n" in text))
+    if result.text[end:].strip():
+        shown.append(Piece(visible(result.text[end:]), None))
+    return shown
+
+
+def require_same_tokens(results: Sequence[Attribution]) -> None:
+    """Refuse to put results side by side that are not about the same tokens and players."""
+    first = results[0]
+    for other in results[1:]:
+        if other.tokens != first.tokens or other.players.tolist() != first.players.tolist():
+            raise InvalidArgumentError(
+                f"results can be compared over the same tokens and players only: got {len(first.tokens)} tokens with "
+                f"{first.players.size} players, and {len(other.tokens)} tokens with {other.players.size} players"
+            )
+        if len(other.targets) != len(first.targets):
+            raise InvalidArgumentError(
+                f"results can be compared over the same sinks only: got {len(first.targets)} and {len(other.targets)}"
+            )
+
+
+def each_sink(result: Attribution) -> list[Attribution]:
+    """The result as one result a sink, so that a view has one sink to think of."""
+    if len(result.targets) == 1:
+        return [result]
+    return [
+        replace(
+            result,
+            targets=(target,),
+            target_label=f"{result.target_label}: {_target(result, target)}",
+            values=result.values[sink : sink + 1],
+            lower=result.lower[sink : sink + 1],
+            upper=result.upper[sink : sink + 1],
+            bottlenecks=result.bottlenecks[sink : sink + 1],
+            flows=tuple(replace(pair, sink=0) for pair in result.flows or () if pair.sink == sink) or None,
+        )
+        for sink, target in enumerate(result.targets)
+    ]
+
+
+def _target(result: Attribution, target: tuple[int, ...]) -> str:
+    if len(target) == 1:
+        return f"position {target[0]} {result.tokens[target[0]]!r}"
+    return f"{len(target)} positions {target[0]}..{target[-1]}"
+
+
+def method_name(result: Attribution) -> str:
+    """A short name for how a result was computed, from its options."""
+    measure = str(result.options.get("measure", "attention"))
+    shown = {"alti": "ALTI", "attention": "attention"}.get(measure, measure)
+    calibration = result.options.get("calibration")
+    if calibration == "excess":
+        return f"Excess {shown} flow"
+    if measure == "attention" and calibration is None:
+        return "Plain attention flow"
+    return f"Plain {shown} flow" if calibration is None else f"{shown} flow, {calibration}"
+
+
+def method_note(result: Attribution) -> str:
+    """What tells a method from the others, in a few words."""
+    if method_name(result) == "Plain attention flow":
+        return "the published method"
+    if result.options.get("calibration") == "excess":
+        return "only what exceeds evenly spread attention"
+    return "no calibration"
+
+
+def position_share(result: Attribution) -> str:
+    """How much of the ranking position alone explains: Spearman's correlation and the share of rank variance."""
+    rho = result.position_correlation
+    return "not defined" if math.isnan(rho) else f"Spearman {signed(rho)}, {rho * rho:.0%} of the rank variance"
+
+
+def bottleneck_words(label: str) -> str:
+    """What limits a score, as a phrase."""
+    known = {
+        "source": "limited by the token's own edges in the first layer",
+        "sink": "limited by the target's own edges in the last layer",
+        "none": "nothing arrives",
+        "pooling": "limited by the mean over positions",
+    }
+    return known.get(label, f"limited in {label}")
+
+
+def signed(number: float) -> str:
+    """A correlation with two decimals and a real minus sign; ``+0.00`` never shows as ``−0.00``."""
+    return f"{round(number, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+class Caveat(NamedTuple):
+    """Something a reader must know before believing a ranking; `severe` when it voids the ranking."""
+
+    severe: bool
+    title: str
+    text: str
+
+
+def caveats(result: Attribution) -> list[Caveat]:
+    """What may not be read out of a result, the worst first."""
+    found = []
+    rho, trivial = result.position_correlation, result.trivial_fraction
+    if not result.values.any():
+        found.append(Caveat(True, "No flow at all", "No player can send anything to the target under this measure."))
+    elif math.isnan(rho):
+        found.append(Caveat(True, "No ranking", "All scores are equal, or there is a single player."))
+    elif abs(rho) >= 0.9:
+        order = "later tokens score higher" if rho > 0 else "earlier tokens score higher"
+        text = f"Spearman correlation of score with position {signed(rho)}: {order}, whatever they say. "
+        found.append(
+            Caveat(True, "This ranking is the order of the tokens", text + "Do not read it as an explanation.")
+        )
+    elif abs(rho) >= 0.5:
+        order = "later" if rho > 0 else "earlier"
+        text = f"Spearman correlation of score with position {signed(rho)}: {order} tokens tend to score higher."
+        found.append(Caveat(False, "Position explains part of this ranking", text))
+    if trivial >= 0.9:
+        text = (
+            f"{trivial:.0%} of the scores are limited by the token's own or the target's own edges: they are sums over "
+            "one layer, and no route through the layers between mattered."
+        )
+        found.append(Caveat(False, "Most minimum cuts are trivial", text))
+    if not result.verified:
+        found.append(Caveat(True, "Not verified", "The solves were not checked against their minimum cuts."))
+    return sorted(found, key=lambda caveat: not caveat.severe)
+
+
+def verified_line(*results: Attribution) -> str:
+    """The one line about the certificate."""
+    solves = count(sum(result.values.size for result in results))
+    if all(result.verified for result in results):
+        return f"verified: flow = cut for all {solves} solves"
+    return f"NOT verified: {solves} solves were not all checked against their cuts"
+
+
+def decimals(highest: float) -> int:
+    """Decimals that show the highest score with four digits, the same for a whole column; 3 to 9."""
+    return 3 if highest <= 0 else max(3, min(9, 3 - math.floor(math.log10(highest))))
+
+
+def score(value: float, places: int) -> str:
+    """A score with that many decimals; zero only when it is zero.
+
+    Examples
+    --------
+    >>> score(0.25, 4), score(0.0, 4), score(0.00002, 4)
+    ('0.2500', '0', '2e-05')
+    """
+    if value == 0:
+        return "0"
+    return f"{value:.{places}f}" if value >= 0.5 * 10.0**-places else f"{value:.0e}"
+
+
+def uncertainty(value: float, lower: float, upper: float) -> str:
+    """A half-width that covers the certified interval around a value: ``±3e-08``, or ``exact``."""
+    half = max(value - lower, upper - value)
+    return "exact" if half <= 0 else f"±{half:.0e}"
+
+
+def count(number: int) -> str:
+    """A number with thin spaces between thousands, as 1 234 567."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def seconds(time: float) -> str:
+    """A duration: 1.2 s, 340 ms, 12 µs, 3 min 20 s."""
+    if time >= 90:
+        return f"{int(time // 60)} min {time % 60:.0f} s"
+    if time >= 1:
+        return f"{time:.1f} s"
+    return f"{time * 1e3:.0f} ms" if time >= 1e-3 else f"{time * 1e6:.0f} µs"
+
+
+def total_time(result: Attribution) -> float:
+    """Seconds over all stages; a stage named ``total`` is not counted twice."""
+    return sum(time for stage, time in result.timings.items() if stage != "total")
