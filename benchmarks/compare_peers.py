@@ -72,7 +72,7 @@ def compare(instance: Instance, algorithms: Sequence[str], repeats: int, seconds
             return attnflow.maxflow.layered(instance.floats, sinks=[case.sink], threads=1, algorithm=algorithm)
 
         flows[algorithm] = solve_all()
-        row = {
+        row: dict[str, Any] = {
             "name": "attnflow" if algorithm == "auto" else f"attnflow {algorithm}",
             "distribution": "attnflow",
             "sources": case.n,
