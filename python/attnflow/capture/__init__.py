@@ -1,0 +1,33 @@
+"""From a model and a text to one contribution matrix a layer: the only room that knows torch and transformers.
+
+:func:`contributions` runs the model once, looks at every attention layer while it runs, and reduces each to an
+``(n, n)`` matrix of the chosen measure. The heads are reduced block by block of queries, so the ``(H, n, n)`` tensor
+that ``output_attentions=True`` would return is never made. Where to read on:
+
+``_contributions``  the public function: check, run, assert, wrap up
+``_inputs``         token ids and mask: what is accepted, what is refused
+``_interface``      the main path: listening at transformers' attention interface
+``_hooks``          the fallback: eager weights, caught module by module
+``_attention``      probabilities of one layer, a block of queries at a time, and the proof that they are the model's
+``_layers``         which layers ought to report, and the assertion that each did, once and in order
+``_subblock``       residual, projection and norm around an attention, recognised and proved by numbers
+``measures``        what a contribution is: raw attention, ALTI, and how to add another
+``_state``          the promise to leave the model as it was found
+"""
+
+from __future__ import annotations
+
+from attnflow.errors import MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401
+    import transformers as _transformers  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        f"capturing a model's attention needs torch and transformers, and {error.name!r} is missing: "
+        "pip install 'attnflow[torch]'"
+    ) from error
+
+from attnflow.capture._contributions import Contributions, contributions
+
+__all__ = ["Contributions", "contributions"]

@@ -1,0 +1,63 @@
+"""The promise to leave a model exactly as it was found, also after an error or Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["eager_configuration", "evaluation"]
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Run the body without gradients, dropout or compiled code, then put every module's own mode back.
+
+    The flags are saved module by module: a model may well be training with some parts frozen in evaluation mode, and
+    ``model.train()`` would not bring that back. ``train()`` itself is not called, because models may override it.
+    """
+    training = [module for module in model.modules() if module.training]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        # A compiled model would run its old graph, which knows nothing of the listener.
+        set_stance = getattr(torch.compiler, "set_stance", None)
+        if set_stance is not None:
+            stack.enter_context(set_stance("force_eager"))
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+@contextmanager
+def eager_configuration(model: nn.Module) -> Iterator[None]:
+    """Make every configuration in the model say "eager" while the body runs.
+
+    Models without the attention interface still read this when they build their masks and choose a branch: under
+    "sdpa" some would add a boolean mask to their scores, which raises no error and is wrong. The private field is set
+    directly because the public setter also recurses and validates, and could not be undone exactly.
+    """
+    field = "_attn_implementation_internal"
+    seen: dict[int, tuple[Any, Any]] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        todo = [config] if config is not None else []
+        while todo:
+            config = todo.pop()
+            if id(config) in seen or field not in getattr(config, "__dict__", {}):
+                continue
+            seen[id(config)] = (config, config.__dict__[field])
+            todo += [getattr(config, name, None) for name in getattr(config, "sub_configs", {})]
+    try:
+        for config, _ in seen.values():
+            config.__dict__[field] = "eager"
+        yield
+    finally:
+        for config, value in seen.values():
+            config.__dict__[field] = value

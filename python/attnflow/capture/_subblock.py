@@ -1,0 +1,318 @@
+"""Residual, projection and norm around an attention, recognised from what a layer did and proved by numbers.
+
+No architecture is known by name here. While a layer runs, the inputs and outputs of its modules are taped; when it is
+done, the module that read the heads' output is its projection, and the arithmetic between the projection's output
+``o``, the layer's input ``x`` and its output ``z`` says how the sub-block is built:
+
+=============  ==================================================  ==========================
+sequential     z = (x + o) + m           m: some module's output   Llama, GPT-2, Qwen, Gemma
+parallel       z = x + o + m             the same equation         GPT-NeoX, Phi
+sandwich       z = (x + N(o)) + m        N: a norm that read o     Gemma 2 and 3, OLMo 2
+post-norm      z = M(N(x + o) + m)       N: a norm that read x+o   BERT and its kin
+=============  ==================================================  ==========================
+
+An equation that holds at every position and channel to rounding error is taken as proof; when none holds, the layer
+is refused. So a residual multiplier, a gate or a norm of an unknown kind is an error and never a wrong number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnflow.capture._attention import ComputedAttention, tolerance
+from attnflow.capture._layers import layer_of, listens_at_interface
+from attnflow.errors import CaptureError
+
+__all__ = ["SubBlock", "Tape", "resolve", "taping"]
+
+
+@dataclass
+class Entry:
+    """What one module of a layer read and wrote (its first tensors)."""
+
+    module: nn.Module
+    read: Tensor
+    wrote: Tensor
+
+
+@dataclass
+class Tape:
+    """One run of one layer."""
+
+    read: Tensor | None = None
+    wrote: Tensor | None = None
+    entries: list[Entry] = field(default_factory=list)
+    attentions: list[ComputedAttention] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm at the inputs it saw: ``norm(v)[i] = gain[i] * (v[i] - centre * mean(v[i])) * weight + bias``."""
+
+    weight: Tensor  # (d,)
+    gain: Tensor  # (n, 1)
+    centre: bool
+
+    def columns(self, vectors: Tensor) -> Tensor:
+        """The part of the linear map that is the same at every position, of ``(..., d)`` vectors."""
+        if self.centre:
+            vectors = vectors - vectors.mean(dim=-1, keepdim=True)
+        return vectors * self.weight
+
+
+@dataclass(frozen=True)
+class SubBlock:
+    """An attention sub-block as a linear map of its heads' values and its residual.
+
+    With p the probabilities, ``y_i = gain_i * sum_j sum_h p[h, i, j] * heads(j)[h] + residual_i`` up to biases.
+
+    residual
+        ``(n, d)``: what position i keeps of itself.
+    gain
+        ``(n, 1)``, or None where the attention part is not rescaled position by position.
+    projection
+        ``(H, e, d)``: from a head's value to the residual stream.
+    """
+
+    residual: Tensor
+    gain: Tensor | None
+    projection: Tensor
+    attention: ComputedAttention
+
+    def heads(self, start: int, stop: int) -> Tensor:
+        """``(H, stop - start, d)``: what each head would write of each of these positions."""
+        values = self.attention.value[:, start:stop].repeat_interleave(self.attention.groups, dim=0)
+        return torch.matmul(values, self.projection)
+
+    def mixed(self, probabilities: Tensor) -> Tensor:
+        """``(rows, d)``: the attention part of the output for a block of queries, before ``gain``."""
+        return torch.einsum("hre,hed->rd", self.attention.mix(probabilities), self.projection)
+
+
+@contextmanager
+def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict[str, Tape]]:
+    """Tape every layer that has an attention, and call ``done(layer_name, tape)`` when it has run.
+
+    Yields the tapes that are running, by the name of their layer.
+    """
+    running: dict[str, Tape] = {}
+    handles: list[Any] = []
+    layers = {
+        f"{place[0]}.{place[1]}"
+        for name, module in model.named_modules()
+        if listens_at_interface(module) and (place := layer_of(model, name)) is not None
+    }
+
+    def begin(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            running[name] = Tape(read=_first((*args, *kwargs.values())))
+
+        return hook
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            read, wrote = _first((*args, *kwargs.values())), _first(output)
+            if name in running and read is not None and wrote is not None:
+                running[name].entries.append(Entry(module, read, wrote))
+
+        return hook
+
+    def end(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
+            tape = running.pop(name)
+            tape.wrote = _first(output)
+            done(name, tape)
+
+        return hook
+
+    try:
+        for name in sorted(layers):
+            layer = model.get_submodule(name)
+            handles.append(layer.register_forward_pre_hook(begin(name), with_kwargs=True))
+            for inner in layer.modules():
+                if inner is not layer:
+                    handles.append(inner.register_forward_hook(note(name), with_kwargs=True))
+            handles.append(layer.register_forward_hook(end(name), with_kwargs=True))
+        yield running
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def resolve(layer: str, tape: Tape) -> SubBlock:
+    """Recognise the sub-block of a layer that has run, and prove it.
+
+    Raises
+    ------
+    CaptureError
+        If no known structure explains the layer's numbers; the layer is named.
+    """
+    (attention,) = tape.attentions
+    work = attention.dtype
+    n = attention.n
+    reason = "no module read the heads' output as it was"
+    for projected in _readers(tape, attention):
+        d = projected.wrote.shape[-1]
+        if projected.wrote.numel() != n * d or tape.read is None or tape.wrote is None:
+            continue
+        if tape.read.numel() != n * d or tape.wrote.numel() != n * d:
+            reason = f"its input {tuple(tape.read.shape)} and output {tuple(tape.wrote.shape)} are not one residual stream"
+            continue
+        x, o, z = (t.reshape(n, d).to(work) for t in (tape.read, projected.wrote, tape.wrote))
+        projection = _linear_part(projected.module, attention, d)
+        if projection is None or not _is_linear_output(attention, projection, projected.module, o):
+            reason = f"its output projection {type(projected.module).__name__} is not linear in the heads' output"
+            continue
+        entries = [
+            (entry.module, entry.read.reshape(n, -1).to(work), entry.wrote.reshape(n, d).to(work))
+            for entry in tape.entries
+            if entry.wrote.numel() == n * d and entry.wrote.shape[-1] == d and entry.read.numel() % n == 0
+        ]
+        equal = _Equality(tape.wrote.dtype)
+        found = _structure(x, o, z, entries, equal)
+        if found is not None:
+            kind, norm = found
+            if kind == "post-norm" and norm is not None:
+                # A norm over the whole sum scales every T_i(x_j) of a row alike, which cancels in the contributions.
+                return SubBlock(norm.columns(x), None, norm.columns(projection), attention)
+            if norm is not None:
+                return SubBlock(x, norm.gain, norm.columns(projection), attention)
+            return SubBlock(x, None, projection, attention)
+        reason = "its output is not the sum of its input, its attention and its feed-forward in any known arrangement"
+    raise CaptureError(
+        f"layer {layer!r}: measure 'alti' cannot follow this architecture: {reason}. Use measure='attention'"
+    )
+
+
+class _Equality:
+    """Equality of two (n, d) tensors up to the rounding of the model's precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.relative = tolerance(dtype)
+        self.rounding = 8 * torch.finfo(dtype).eps
+
+    def __call__(self, got: Tensor, part: Tensor, *terms: Tensor) -> bool:
+        """Whether ``got == part + sum(terms)``, judged on the scale of ``part``.
+
+        Residual streams hold channels thousands of times larger than what a sub-block adds. Judged on the scale of
+        the sum, anything would be equal; so the other terms only earn the rounding error of one addition.
+        """
+        error = got - part
+        slack = self.relative * part.abs().amax(dim=-1, keepdim=True) + self.rounding * (got.abs() + part.abs())
+        for term in terms:
+            error = error - term
+            slack = slack + self.rounding * term.abs()
+        return bool((error.abs() <= slack).all())
+
+
+def _structure(
+    x: Tensor, o: Tensor, z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+) -> tuple[str, Norm | None] | None:
+    """The line of the table above that holds."""
+    if any(equal(z - m, o, x) for _, _, m in entries):
+        return "sequential or parallel", None
+    for module, read, s in entries:
+        if read.shape == o.shape and equal(read, o):
+            norm = _norm(module, read, s, equal)
+            if norm is not None and any(equal(z - m, s, x) for _, _, m in entries):
+                return "sandwich", norm
+    for module, read, h in entries:
+        if read.shape == o.shape and equal(read, o, x):
+            norm = _norm(module, read, h, equal)
+            if norm is None:
+                continue
+            for _, last, wrote in entries:
+                if last.shape == h.shape and equal(wrote, z) and any(equal(last, h, m) for _, _, m in entries):
+                    return "post-norm", norm
+    return None
+
+
+def _norm(module: nn.Module, read: Tensor, wrote: Tensor, equal: _Equality) -> Norm | None:
+    """A layer norm or root-mean-square norm in linear form, if that is what the module did."""
+    weight = getattr(module, "weight", None)
+    d = read.shape[-1]
+    if weight is None:
+        weight = torch.ones(d, device=read.device)
+    if not isinstance(weight, Tensor) or weight.shape != (d,) or weight.is_meta:
+        return None
+    weight = weight.to(read.dtype)
+    bias = getattr(module, "bias", None)
+    bias = torch.zeros_like(weight) if bias is None else bias.to(read.dtype)
+    names = ("eps", "variance_epsilon", "epsilon")
+    eps = next((float(e) for e in (getattr(module, name, None) for name in names) if isinstance(e, float)), 0.0)
+    for centre in (True, False):
+        centred = read - read.mean(dim=-1, keepdim=True) if centre else read
+        gain = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + eps)
+        for factor in (weight, 1 + weight):  # Gemma keeps its weights around zero
+            norm = Norm(factor, gain, centre)
+            if equal(wrote, gain * norm.columns(read) + bias):
+                return norm
+    return None
+
+
+def _readers(tape: Tape, attention: ComputedAttention) -> Iterator[Entry]:
+    """Entries that read the heads' output unchanged, innermost first.
+
+    Recognised by the memory it lies in, or, where a copy was made, by its numbers.
+    """
+    output = attention.output
+    for entry in tape.entries:
+        if entry.read.numel() != output.numel():
+            continue
+        if entry.read.data_ptr() == output.data_ptr() or (
+            entry.read.device == output.device and torch.equal(entry.read.reshape(-1), output.reshape(-1))
+        ):
+            yield entry
+
+
+def _linear_part(module: nn.Module, attention: ComputedAttention, d: int) -> Tensor | None:
+    """``(H, e, d)``: the matrix of a projection, one head at a time.
+
+    Plain weights are read. Anything else (quantised, adapted, offloaded) is asked: the module's answers to unit
+    inputs, minus its answer to zero.
+    """
+    heads, e = attention.n_heads, attention.value.shape[-1]
+    weight = getattr(module, "weight", None)
+    matrix: Tensor | None = None
+    if isinstance(weight, Tensor) and not weight.is_meta and weight.dtype.is_floating_point:
+        if type(module) is nn.Linear:
+            matrix = weight.T
+        elif type(module).__name__ == "Conv1D" and weight.shape == (heads * e, d):
+            matrix = weight
+    if matrix is None:
+        try:
+            zero = torch.zeros(1, 1, heads * e, dtype=attention.model_dtype, device=attention.device)
+            units = torch.eye(heads * e, dtype=attention.model_dtype, device=attention.device)[None]
+            matrix = (module(units).to(attention.dtype) - module(zero).to(attention.dtype))[0]
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            return None
+    if matrix.shape != (heads * e, d):
+        return None
+    return matrix.to(device=attention.device, dtype=attention.dtype).reshape(heads, e, d)
+
+
+def _is_linear_output(attention: ComputedAttention, projection: Tensor, module: nn.Module, o: Tensor) -> bool:
+    """Whether the projection's output is this matrix times its input, plus one constant row (its bias)."""
+    flat = attention.output.reshape(attention.n, -1).to(attention.dtype)
+    rest = o - torch.matmul(flat, projection.reshape(flat.shape[1], -1))
+    bias = getattr(module, "bias", None)
+    constant = bias.to(rest.dtype) if isinstance(bias, Tensor) and not bias.is_meta else rest.mean(dim=0)
+    scale = o.abs().amax(dim=-1, keepdim=True) + torch.finfo(o.dtype).tiny
+    return bool(((rest - constant).abs() <= tolerance(attention.model_dtype) * scale).all())
+
+
+def _first(values: Any) -> Tensor | None:
+    """The first floating point tensor among the arguments or results of a module."""
+    if isinstance(values, Tensor):
+        return values if values.dtype.is_floating_point else None
+    if isinstance(values, tuple | list):
+        for value in values:
+            if isinstance(value, Tensor) and value.dtype.is_floating_point:
+                return value
+    return None

@@ -1,0 +1,33 @@
+"""Fixtures of the capture tests; the models are in ``families.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The families are a plain module next to the tests, importable from wherever pytest is started.
+sys.path.insert(0, str(Path(__file__).parent))
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from families import LENGTH, VOCABULARY  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Tiny products are slower on many threads, and other work shares the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def ids() -> Any:
+    """One text of :data:`LENGTH` tokens, none of them special: (1, n)."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(5, VOCABULARY, (1, LENGTH), generator=generator)

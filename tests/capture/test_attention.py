@@ -1,0 +1,184 @@
+"""Captured attention is the model's attention, family by family, and the model's output is untouched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from families import DECODERS, ENCODERS, FAMILIES, HOOKED, LENGTH, build, eager_attentions
+
+torch = pytest.importorskip("torch")
+from attnflow.capture import contributions  # noqa: E402
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_mean_of_the_eager_weights(family: str, ids: Any) -> None:
+    weights, _ = eager_attentions(family, ids)
+    result = contributions(build(family), ids)
+    assert len(result.matrices) == len(weights) == 3
+    for got, expected in zip(result.matrices, weights, strict=True):
+        assert got.dtype == torch.float32
+        assert got.shape == (LENGTH, LENGTH)
+        # The instance must have something to get wrong: sharp rows, not the uniform ones of an untrained model.
+        assert expected.amax(dim=-1).mean() > 2 / LENGTH
+        assert (got - expected.mean(dim=0)).abs().max() <= 1e-6
+    assert result.kind == ("decoder" if family in DECODERS or _is_decoder(family) else "encoder")
+    assert result.path == ("hooks" if family in HOOKED else "interface")
+    assert not result.holds_residual
+    assert len(set(result.layer_names)) == 3
+    assert result.positions == tuple(range(LENGTH))
+
+
+def _is_decoder(family: str) -> bool:
+    return family in HOOKED and family not in {"deberta_v2", "mpnet"}
+
+
+@pytest.mark.parametrize("family", sorted({**DECODERS, **ENCODERS}))
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_blocks_of_one_query_give_the_same(family: str, implementation: str, ids: Any) -> None:
+    if implementation == "sdpa" and family in {"gemma2", "gpt_oss"}:
+        pytest.skip("no sdpa for this family")
+    model = build(family, implementation)
+    whole = contributions(model, ids, block_bytes=1 << 30)
+    for size in (1, 3000):
+        for got, expected in zip(contributions(model, ids, block_bytes=size).matrices, whole.matrices, strict=True):
+            assert (got - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_are_the_models_own(family: str, ids: Any) -> None:
+    model = build(family)
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    got = contributions(model, ids).logits
+    if "logits" not in expected:
+        assert got is None
+        return
+    assert got is not None
+    assert got.dtype == torch.float32
+    if family in HOOKED:  # run eagerly, so equal up to rounding
+        assert (got - expected.logits[0]).abs().max() <= 1e-4
+    else:
+        assert torch.equal(got, expected.logits[0])
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral", "modernbert", "gpt2"])
+def test_eager_in_blocks_computes_the_same_logits(family: str, ids: Any) -> None:
+    model = build(family, "eager")
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0]
+    result = contributions(model, ids, block_bytes=1)
+    if result.logits is not None:
+        assert (result.logits - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("heads", ["max", "min", 2, -1, [0.5, 0.0, 0.25, 0.25]])
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_head_reductions(family: str, heads: Any, ids: Any) -> None:
+    weights, _ = eager_attentions(family, ids)
+    for got, all_heads in zip(contributions(build(family), ids, heads=heads).matrices, weights, strict=True):
+        if heads == "max":
+            expected = all_heads.amax(dim=0)
+        elif heads == "min":
+            expected = all_heads.amin(dim=0)
+        elif isinstance(heads, int):
+            expected = all_heads[heads]
+        else:
+            expected = sum(w * head for w, head in zip(heads, all_heads, strict=True))
+        assert (got - expected).abs().max() <= 1e-6
+
+
+def test_a_window_hides_what_is_further_back(ids: Any) -> None:
+    for matrix in contributions(build("mistral"), ids).matrices:
+        assert torch.count_nonzero(torch.tril(matrix, diagonal=-7)) == 0
+        assert torch.all(torch.diagonal(matrix, offset=-6) > 0)
+
+
+def test_a_sink_takes_its_share(ids: Any) -> None:
+    sums = torch.stack([matrix.sum(dim=-1) for matrix in contributions(build("gpt_oss"), ids).matrices])
+    assert sums.max() < 1
+    assert sums.min() > 0
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "mistral", "bloom", "roberta", "bert"])
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_changes_nothing(family: str, left: bool, ids: Any) -> None:
+    model = build(family)
+    bare = contributions(model, ids)
+    pad = torch.zeros(1, 5, dtype=ids.dtype)
+    ones = torch.ones_like(ids)
+    parts = (pad, ids) if left else (ids, pad)
+    mask = torch.cat((pad, ones) if left else (ones, pad), dim=1)
+    padded = contributions(model, torch.cat(parts, dim=1), attention_mask=mask)
+    assert padded.positions == tuple(range(5 * left, LENGTH + 5 * left))
+    for got, expected in zip(padded.matrices, bare.matrices, strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "bert", "roberta", "distilbert", "bloom"])
+def test_right_padding_equals_the_padded_eager_pass(family: str, ids: Any) -> None:
+    """Against the model's own treatment of its mask, not ours."""
+    padded = torch.cat([ids, torch.zeros(1, 4, dtype=ids.dtype)], dim=1)
+    mask = (torch.arange(LENGTH + 4) < LENGTH).long()[None]
+    with torch.no_grad():
+        weights = build(family, "eager")(input_ids=padded, attention_mask=mask, output_attentions=True).attentions
+    for got, expected in zip(
+        contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True
+    ):
+        assert (got - expected[0, :, :LENGTH, :LENGTH].mean(dim=0)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_left_padding_equals_the_padded_eager_pass(family: str, ids: Any) -> None:
+    """Families whose positions are relative or counted from the mask."""
+    padded = torch.cat([torch.zeros(1, 4, dtype=ids.dtype), ids], dim=1)
+    mask = (torch.arange(LENGTH + 4) >= 4).long()[None]
+    with torch.no_grad():
+        weights = build(family, "eager")(input_ids=padded, attention_mask=mask, output_attentions=True).attentions
+    for got, expected in zip(
+        contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True
+    ):
+        assert (got - expected[0, :, 4:, 4:].mean(dim=0)).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_oss", "bert", "bloom"])
+def test_other_precisions(family: str, dtype: str, ids: Any) -> None:
+    weights, _ = eager_attentions(family, ids)
+    result = contributions(build(family, dtype=getattr(torch, dtype)), ids)
+    first = (result.matrices[0] - weights[0].mean(dim=0)).abs().max()
+    assert first <= {"bfloat16": 0.1, "float16": 0.02, "float64": 1e-6}[dtype]
+    for matrix in result.matrices:
+        assert matrix.dtype == torch.float32
+        if family != "gpt_oss" and family != "bloom":
+            assert (matrix.sum(dim=-1) - 1).abs().max() <= 1e-5  # float32 scores, so float32 rows
+    if result.logits is not None:
+        assert result.logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "mpnet", "gpt_oss"])
+def test_a_text_of_one_token(family: str) -> None:
+    result = contributions(build(family), [7])
+    assert result.kind == ("encoder" if family in {"bert", "mpnet"} else "decoder")
+    for matrix in result.matrices:
+        assert matrix.shape == (1, 1)
+        assert matrix.item() == 1 if family != "gpt_oss" else 0 < matrix.item() < 1
+
+
+def test_ids_may_be_lists_arrays_or_tensors(ids: Any) -> None:
+    model = build("gpt2")
+    expected = contributions(model, ids).matrices[-1]
+    for form in (ids[0], ids.tolist(), ids[0].tolist(), ids.numpy(), ids.to(torch.int32)):
+        assert torch.equal(contributions(model, form).matrices[-1], expected)
+
+
+def test_progress_is_told_of_every_layer(ids: Any) -> None:
+    for family in ("llama", "albert", "bloom"):
+        calls: list[tuple[int, int]] = []
+        contributions(build(family), ids, progress=lambda done, total, calls=calls: calls.append((done, total)))
+        assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_shared_layers_are_told_apart(ids: Any) -> None:
+    names = contributions(build("albert"), ids).layer_names
+    assert [name.rpartition("#")[2] for name in names] == ["0", "1", "2"]
