@@ -83,7 +83,8 @@ def picture(result: Attribution) -> str:
 
 
 def _inline(group: Element, height: float) -> str:
-    root = _root(height, {"preserveAspectRatio": "xMinYMin meet"})
+    # Without the margins: the page around it has its own.
+    root = _root(height, {"viewBox": f"16 0 {WIDTH - 32} {height:.0f}", "preserveAspectRatio": "xMinYMin meet"})
     root.append(group)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -98,7 +99,7 @@ def _headline(result: Attribution) -> tuple[Element, float]:
     if result.prediction is not None:
         said = f"“{wording.visible(result.prediction[0]).strip()}” {result.prediction[1]:.1%} — {said}"
     _text(group, 16, 26, said, "title")
-    _text(group, 16, 44, f"{wording.position_share(result)} · {wording.verified_line(result)}", "faint")
+    _text(group, 16, 44, wording.verified_line(result), "faint")
     return group, 56
 
 
