@@ -661,7 +661,8 @@ def _mix(matrix: Any, residual: float) -> Any:
     if _torch_of(mixed) is not None:
         mixed.diagonal().add_(residual)
     else:
-        mixed.reshape(-1)[:: len(mixed) + 1] += mixed.dtype.type(residual)
+        places = np.arange(len(mixed))
+        mixed[places, places] += mixed.dtype.type(residual)
     return mixed
 
 
