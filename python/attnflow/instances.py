@@ -184,10 +184,10 @@ def packed(n_layers: int, lengths: Sequence[int], *, seed: int, residual: float 
 
 
 def disconnected(n_layers: int, n: int, *, seed: int, residual: float = 0.5) -> Floats:
-    """Encoder attention with dead ends: silent givers, a deaf receiver, and two halves that part midway.
+    """Encoder attention with dead ends: a silent giver, a deaf receiver, and two halves that part midway.
 
-    In the first layer position 0 gives nothing; from the middle layer on, the two halves of the sequence no longer see
-    each other; in the last layer the first position hears nothing. Half of all pairs or so have flow 0.
+    In the first layer position 0 gives nothing, in the last it hears nothing. The first half of the sequence never sees
+    the second, nor the second the first from the middle layer on. Nearly half of all pairs have flow 0.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def disconnected(n_layers: int, n: int, *, seed: int, residual: float = 0.5) -> 
     """
     capacities = softmax(n_layers, n, seed=seed, residual=residual)
     half = n // 2
-    capacities[n_layers // 2 :, :half, half:] = 0.0
+    capacities[:, :half, half:] = 0.0
     capacities[n_layers // 2 :, half:, :half] = 0.0
     capacities[0, :, 0] = 0.0
     capacities[-1, 0, :] = 0.0
