@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["load", "save", "to_dict"]
+__all__ = ["from_dict", "load", "save", "to_dict"]
 
 FORMAT = "attnflow.attribution"
 VERSION = 1
