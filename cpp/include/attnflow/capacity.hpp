@@ -1,0 +1,149 @@
+// Capacities as the algorithms see them: integers, counted in quanta, and indexed by bits.
+//
+// Problem. Capacities arrive as floating point (or integers) of any scale. Augmenting in floating point loses the
+// certificate: sums round, "saturated" becomes a tolerance. So every capacity c is read as the integer
+//
+//     q(c) = floor(c * 2^K)                                 (quanta of size 2^-K)
+//
+// and everything after that is exact. K is the largest exponent for which no flow of the query can reach 2^62: with B
+// the largest sum of capacities into one of the sinks (or, where that is unbounded, the sum of all finite capacities),
+// K = 61 - ceil(log2 B). float32 capacities above 2^-38 B lose nothing. The floored maximum flow is feasible in the
+// original capacities; its minimum cut, plus one quantum for every cut edge that was rounded, bounds them from above.
+// Integer networks use K = 0 and are exact, or refused.
+//
+// Storage. Capacities stay where the caller has them and are quantised when they are touched: one multiplication,
+// cheaper than the cache miss it follows. What is added is one bit an edge for each of n_scales thresholds, "q(c) is at
+// least this", 1/32 of a float32 matrix each: the searches read only bits. Diagonals of square links, which carry most
+// of the flow in residual networks, are also kept quantised and contiguous.
+//
+// Invariants. bits(s, ...) are nested: a bit set at a coarse scale is set at every finer one. threshold(n_scales - 1)
+// == 1, so the finest bits are exactly the edges of positive capacity.
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "attnflow/network.hpp"
+
+namespace attnflow {
+
+/// What one streaming pass over the capacities finds out. Throws InvalidCapacity at the first NaN or negative one.
+struct CapacitySurvey {
+    explicit CapacitySurvey(const Network& network);
+
+    std::vector<double> row_sum;  // [row] sum of the capacities of one (link, receiver) row; infinity allowed
+    double largest = 0;           // largest finite capacity
+    double total = 0;             // sum of the finite capacities
+    bool integers = true;         // every link holds integers
+};
+
+/// Quanta of 2^-exponent.
+class Quantum {
+   public:
+    Quantum() = default;
+    /// For flows that stay at or below `flow_bound`, of which up to `parallel` may be asked for at one node at once;
+    /// integers fix the exponent at 0. Throws CapacityOverflow.
+    Quantum(double flow_bound, double parallel, bool integers);
+
+    int exponent() const { return exponent_; }
+    /// No finite maximum flow exceeds this.
+    Units flow_limit() const { return flow_limit_; }
+
+    Units floor(double c) const {
+        const double x = c * scale_;
+        return x >= static_cast<double>(unbounded) ? unbounded : static_cast<Units>(x);
+    }
+    Units floor(std::int64_t c) const { return c < unbounded ? c : unbounded; }
+    bool exact(double c) const {
+        const double x = c * scale_;
+        return x >= static_cast<double>(unbounded) || static_cast<double>(static_cast<Units>(x)) == x;
+    }
+
+    /// The float64 at or below / nearest to / at or above `units` quanta.
+    double lower(Units units) const;
+    double nearest(Units units) const;
+    double upper(Units units) const;
+
+   private:
+    int exponent_ = 0;
+    double scale_ = 1.0;
+    Units flow_limit_ = unbounded - 1;
+};
+
+class CapacityIndex {
+   public:
+    static constexpr std::size_t n_scales = 4;
+
+    CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum);
+
+    const Network& network() const { return network_; }
+    const Quantum& quantum() const { return quantum_; }
+    Units threshold(std::size_t scale) const { return thresholds_[scale]; }
+
+    /// Givers k of a dense link's row with q(c) >= threshold(scale): words(giver block) words.
+    const Word* bits(std::size_t scale, std::size_t link, std::size_t receiver) const {
+        const LinkIndex& index = index_[link];
+        return bits_.data() + index.first_word + (scale * index.rows + receiver) * index.words;
+    }
+
+    /// q of the edge giver -> receiver (positions). For a diagonal, `giver` must be receiver - offset.
+    Units at(std::size_t link, std::size_t receiver, std::size_t giver) const {
+        const LinkIndex& index = index_[link];
+        if (receiver == giver && !index.straight.empty()) return index.straight[giver];
+        return read(network_.links()[link], receiver, giver);
+    }
+
+    /// Whether that capacity was an exact number of quanta.
+    bool exact(std::size_t link, std::size_t receiver, std::size_t giver) const;
+
+    /// Whether every capacity of the network was: then every answer's interval has no width.
+    bool all_exact() const { return all_exact_; }
+
+    /// Positive capacities below one quantum: no flow uses them, but an upper bound must count them.
+    std::uint64_t n_vanished() const { return n_vanished_; }
+
+    std::size_t bytes() const;
+
+   private:
+    struct LinkIndex {
+        std::size_t first_word = 0, rows = 0, words = 0;
+        std::vector<Units> straight;  // q(C[k, k]) of a square dense link, or of a diagonal with offset 0
+    };
+    Units read(const Link& link, std::size_t receiver, std::size_t giver) const;
+
+    const Network& network_;
+    Quantum quantum_;
+    std::array<Units, n_scales> thresholds_{};
+    std::vector<LinkIndex> index_;  // [link]
+    std::vector<Word> bits_;        // [link][scale][receiver][word]
+    bool all_exact_ = true;
+    std::uint64_t n_vanished_ = 0;
+};
+
+/// The first byte of an entry; a diagonal's data is a vector over givers.
+inline const std::byte* entry(const Link& link, std::size_t receiver, std::size_t giver) {
+    const auto row = link.diagonal ? 0 : static_cast<std::ptrdiff_t>(receiver) * link.row_stride;
+    return link.data + row + static_cast<std::ptrdiff_t>(giver) * link.column_stride;
+}
+
+/// An entry's value. memcpy: strided views need not be aligned.
+template <class T>
+inline T load(const std::byte* where) {
+    T value;
+    std::memcpy(&value, where, sizeof(T));
+    return value;
+}
+
+inline Units CapacityIndex::read(const Link& link, std::size_t receiver, std::size_t giver) const {
+    const std::byte* where = entry(link, receiver, giver);
+    switch (link.scalar) {
+        case Scalar::float32: return quantum_.floor(static_cast<double>(load<float>(where)));
+        case Scalar::float64: return quantum_.floor(load<double>(where));
+        case Scalar::int32: return load<std::int32_t>(where);
+        case Scalar::int64: return quantum_.floor(load<std::int64_t>(where));
+    }
+    return 0;
+}
+
+}  // namespace attnflow

@@ -1,0 +1,50 @@
+// Breadth-first levels of the residual network, word-parallel.
+//
+// level(v) = number of residual arcs on a shortest path from the source set to v, counting only arcs with a residual of
+// at least Residual::threshold(). A frontier is a set of bits a block; an unvisited node of a block that a frontier
+// feeds joins the next level when its row of bits meets the frontier: one AND a word, and usually the first word
+// decides. Edges that carry flow into the frontier are the backward arcs, and come from the records.
+//
+// After run(), at(d, b) gives the nodes of block b on level d, or nullptr. Dinic's search clears a node's bit there
+// when the node turns out to be a dead end. visited() is the source side of a minimum cut when no sink was reached.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "residual.hpp"
+
+namespace attnflow {
+
+class Levels {
+   public:
+    explicit Levels(const Network& network);
+
+    /// Explores from `sources` until a node of `sinks` is reached or nothing is left; the level that reaches it is
+    /// completed. Both are node sets of Network::n_words() words. Returns the sinks' level, or 0: unreachable.
+    std::size_t run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks);
+
+    /// Levels that at() may be asked for.
+    std::size_t n_levels() const { return table_.size() / n_blocks_; }
+    Word* at(std::size_t level, std::size_t block) {
+        const std::uint32_t offset = table_[level * n_blocks_ + block];
+        return offset != 0 ? words_.data() + (offset - 1) : nullptr;
+    }
+    const std::vector<Word>& visited() const { return visited_; }
+
+   private:
+    void visit(std::size_t level, std::uint32_t block, std::size_t position);
+    void expand(const Residual& residual, std::size_t level, std::uint32_t block);
+
+    const Network& network_;
+    std::size_t n_blocks_;
+    std::vector<Word> visited_;                 // [Network word]
+    std::vector<std::uint32_t> table_;          // [level][block] 1 + first word in words_, 0 = no such node
+    std::vector<Word> words_;
+    std::vector<std::uint32_t> frontier_, next_frontier_;  // blocks with nodes on the level
+};
+
+/// Nodes from which some sink can be reached over edges of positive capacity, sinks included.
+std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks);
+
+}  // namespace attnflow

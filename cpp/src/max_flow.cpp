@@ -1,0 +1,357 @@
+// Many sources, many sinks, one network: what is shared, what is bounded, and who does what.
+//
+// Shared by all pairs: the capacities and their bits (capacity.hpp). Shared by all sources of a sink: the set of nodes
+// that reach it. Per thread: one residual network, undone after each pair, one set of levels, one solver.
+//
+// Before a pair is solved it is bounded by two cuts that cost one column and one row: what leaves the source towards
+// nodes that reach the sink, and what enters the sink from nodes the source reaches. On real attention the answer nearly
+// always equals one of them; a solve that gets there stops without a last search, and its bottleneck is known.
+//
+// Threads take pairs from one counter, sink by sink. Every pair is solved from scratch by a deterministic algorithm, so
+// answers do not depend on who solved what. The calling thread works too, and is the only one that talks to the monitor.
+
+#include "attnflow/max_flow.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "attnflow/certificate.hpp"
+#include "attnflow/errors.hpp"
+#include "dinic.hpp"
+#include "push_relabel.hpp"
+
+namespace attnflow {
+namespace {
+
+std::vector<Word> node_set(const Network& net, const std::vector<Node>& nodes) {
+    std::vector<Word> set(net.n_words(), 0);
+    for (const Node node : nodes) {
+        const std::uint32_t block = net.block_of(node);
+        set_bit(set.data() + net.first_word(block), node - net.first_node(block));
+    }
+    return set;
+}
+
+bool contains(const Network& net, const std::vector<Word>& set, Node node) {
+    const std::uint32_t block = net.block_of(node);
+    return test_bit(set.data() + net.first_word(block), node - net.first_node(block));
+}
+
+void validate(const Network& net, const Query& query, const Options& options) {
+    const auto check = [&](const std::vector<std::vector<Node>>& sets, const char* what) {
+        if (sets.empty()) throw InvalidArgument(std::string("there are no ") + what + "s; at least one is needed");
+        for (std::size_t i = 0; i < sets.size(); ++i) {
+            if (sets[i].empty())
+                throw InvalidArgument(std::string(what) + " " + std::to_string(i) + " is an empty set of nodes");
+            for (const Node node : sets[i])
+                if (node >= net.n_nodes())
+                    throw InvalidArgument(std::string(what) + " " + std::to_string(i) + " names node " +
+                                          std::to_string(node) + ", but there are " + std::to_string(net.n_nodes()));
+        }
+    };
+    check(query.sources, "source");
+    check(query.sinks, "sink");
+    if (options.flows && query.sources.size() * query.sinks.size() != 1)
+        throw InvalidArgument("edge flows are kept for one source and one sink, not for " +
+                              std::to_string(query.sources.size()) + " x " + std::to_string(query.sinks.size()));
+    for (std::size_t t = 0; t < query.sinks.size(); ++t) {
+        const std::vector<Word> sinks = node_set(net, query.sinks[t]);
+        for (std::size_t s = 0; s < query.sources.size(); ++s)
+            for (const Node node : query.sources[s])
+                if (contains(net, sinks, node))
+                    throw InvalidArgument("node " + std::to_string(net.position_of(node)) + " of block " +
+                                          std::to_string(net.block_of(node)) + " is both in source " +
+                                          std::to_string(s) + " and in sink " + std::to_string(t));
+    }
+}
+
+// The largest sum of capacities into one sink set bounds every flow; where that is infinite, everything finite does, and
+// each unbounded edge into the sink may be asked for all of it.
+Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Query& query) {
+    double bound = 0, edges = 1;
+    for (const std::vector<Node>& sink : query.sinks) {
+        double into = 0, edges_into = 0;
+        for (const Node node : sink)
+            for (const std::uint32_t e : net.links_into(net.block_of(node))) {
+                const Link& link = net.links()[e];
+                into += survey.row_sum[net.first_row(e) + net.position_of(node)];
+                edges_into += link.diagonal ? 1 : net.size(link.giver);
+            }
+        bound = std::max(bound, into);
+        edges = std::max(edges, edges_into);
+    }
+    if (std::isinf(bound)) return Quantum(survey.total, edges, survey.integers);
+    return Quantum(bound, 1, survey.integers);
+}
+
+// A sum of capacities that stops at `unbounded`, and how many of them were rounded down.
+struct Bound {
+    Units units = 0;
+    std::uint64_t rounded = 0;
+    void add(const CapacityIndex& capacities, std::size_t link, std::size_t receiver, std::size_t giver) {
+        units = std::min(units + capacities.at(link, receiver, giver), unbounded);
+        if (!capacities.all_exact() && !capacities.exact(link, receiver, giver)) ++rounded;
+    }
+};
+
+struct Job {
+    const Network& network;
+    const CapacityIndex& capacities;
+    const Query& query;
+    const Options& options;
+    Answer& answer;
+    std::atomic<std::uint64_t> next{0}, done{0};
+    std::atomic<bool> stop{false};
+};
+
+// The calling thread's pulse also looks at the clock.
+class ReportingPulse final : public Pulse {
+   public:
+    ReportingPulse(Job& job) : Pulse(job.stop), job_(job), last_(Clock::now()) {}
+    void report() override {
+        if (job_.options.monitor == nullptr || Clock::now() - last_ < std::chrono::milliseconds(100)) return;
+        tick();
+    }
+    void tick() {
+        last_ = Clock::now();
+        if (job_.options.monitor != nullptr) job_.options.monitor->tick(job_.done.load(), total());
+    }
+    std::uint64_t total() const { return job_.query.sources.size() * job_.query.sinks.size(); }
+
+   private:
+    using Clock = std::chrono::steady_clock;
+    Job& job_;
+    Clock::time_point last_;
+};
+
+class Worker {
+   public:
+    Worker(Job& job, Pulse& pulse)
+        : job_(job), net_(job.network), capacities_(job.capacities), pulse_(pulse), residual_(capacities_), levels_(net_) {
+        if (job.answer.statistics.algorithm == Algorithm::push_relabel)
+            solver_ = std::make_unique<PushRelabel>();
+        else
+            solver_ = std::make_unique<Dinic>();
+    }
+
+    void run() {
+        const std::uint64_t n_sources = job_.query.sources.size();
+        const std::uint64_t total = n_sources * job_.query.sinks.size();
+        for (std::uint64_t pair; (pair = job_.next.fetch_add(1)) < total;) {
+            const std::size_t sink = pair / n_sources;
+            if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
+            solve_pair(pair, pair % n_sources);
+            job_.done.fetch_add(1);
+            pulse_.report();
+        }
+    }
+
+    const Counters& counters() const { return solver_->counters; }
+    std::size_t bytes() const { return residual_.bytes(); }
+
+   private:
+    void enter_sink(std::size_t sink) {
+        sink_ = sink;
+        terminals_.sink_nodes = job_.query.sinks[sink];
+        terminals_.sinks = node_set(net_, terminals_.sink_nodes);
+        reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+    }
+
+    // What leaves the sources into nodes that reach the sink.
+    Bound out_of_sources() const {
+        Bound bound;
+        for (const Node node : terminals_.source_nodes) {
+            const std::uint32_t block = net_.block_of(node);
+            const std::size_t k = node - net_.first_node(block);
+            for (const std::uint32_t e : net_.links_out_of(block)) {
+                const Link& link = net_.links()[e];
+                const std::size_t first = net_.first_word(link.receiver);
+                const auto add = [&](std::size_t j) {
+                    if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
+                };
+                if (link.diagonal) {
+                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+                    if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
+                        test_bit(&reaching_[first], static_cast<std::size_t>(j)))
+                        add(static_cast<std::size_t>(j));
+                    continue;
+                }
+                for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
+                    for_each_bit(reaching_[first + w], w * word_bits, add);
+            }
+        }
+        return bound;
+    }
+
+    // What enters the sinks from nodes of `reached`.
+    Bound into_sinks(const std::vector<Word>& reached) const {
+        Bound bound;
+        const std::size_t finest = CapacityIndex::n_scales - 1;
+        for (const Node node : terminals_.sink_nodes) {
+            const std::uint32_t block = net_.block_of(node);
+            const std::size_t j = node - net_.first_node(block);
+            for (const std::uint32_t e : net_.links_into(block)) {
+                const Link& link = net_.links()[e];
+                const std::size_t first = net_.first_word(link.giver);
+                const auto add = [&](std::size_t k) {
+                    if (!test_bit(&terminals_.sinks[first], k)) bound.add(capacities_, e, j, k);
+                };
+                if (link.diagonal) {
+                    const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
+                    if (k >= 0 && k < static_cast<std::int64_t>(net_.size(link.giver)) &&
+                        test_bit(&reached[first], static_cast<std::size_t>(k)))
+                        add(static_cast<std::size_t>(k));
+                    continue;
+                }
+                const Word* row = capacities_.bits(finest, e, j);
+                for (std::size_t w = 0; w < net_.words(link.giver); ++w)
+                    for_each_bit(row[w] & reached[first + w], w * word_bits, add);
+            }
+        }
+        return bound;
+    }
+
+    // Explores everything the sources reach in the residual network: after a maximum flow, the source side of the
+    // minimum cut nearest the source.
+    const std::vector<Word>& explore() {
+        residual_.set_scale(CapacityIndex::n_scales - 1);
+        levels_.run(residual_, terminals_.sources, no_nodes_);
+        return levels_.visited();
+    }
+
+    void solve_pair(std::uint64_t pair, std::size_t source) {
+        const Options& options = job_.options;
+        terminals_.source_nodes = job_.query.sources[source];
+        terminals_.sources = node_set(net_, terminals_.source_nodes);
+        no_nodes_.assign(net_.n_words(), 0);
+        residual_.reset();
+
+        const Bound out = out_of_sources();
+        const Bound in = into_sinks(explore());
+        const Units bound = std::min(out.units, in.units);
+        const Units value =
+            bound > 0 ? solver_->solve(residual_, levels_, terminals_, bound, pulse_) : Units{0};
+        if (value > capacities_.quantum().flow_limit())
+            throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
+
+        const bool at_terminal = value == bound;
+        const bool need_cut = options.cuts || options.check || !at_terminal;
+        CutCapacity cut;
+        if (need_cut) {
+            const std::vector<Word>& source_side = explore();
+            if (options.cuts)
+                std::copy(source_side.begin(), source_side.end(),
+                          job_.answer.source_side.begin() + static_cast<std::ptrdiff_t>(pair * net_.n_words()));
+            if (!at_terminal) cut = cut_capacity(capacities_, source_side);
+        }
+        if (!at_terminal && cut.units != value)
+            throw CertificateFailure("the flow is " + std::to_string(value) + ", but the cut has capacity " +
+                                     std::to_string(cut.units));
+        const std::uint64_t rounded = !at_terminal          ? cut.rounded
+                                      : value == out.units  ? out.rounded + capacities_.n_vanished()
+                                                            : in.rounded + capacities_.n_vanished();
+        job_.answer.value[pair] = value;
+        job_.answer.upper[pair] = value + static_cast<Units>(rounded);
+        if (options.bottlenecks)
+            job_.answer.bottleneck[pair] =
+                value == 0             ? static_cast<std::int32_t>(nowhere)
+                : value == out.units   ? static_cast<std::int32_t>(at_source)
+                : value == in.units    ? static_cast<std::int32_t>(at_sink)
+                                       : static_cast<std::int32_t>(std::max_element(cut.by_link.begin(), cut.by_link.end()) -
+                                                                   cut.by_link.begin());
+        if (options.check || options.flows) {
+            std::vector<EdgeFlow> flows;
+            for (Residual::EdgeId id = 1; id <= residual_.n_touched(); ++id) flows.push_back(residual_.edge_flow(id));
+            if (options.check)
+                check_certificate(capacities_, flows, terminals_.source_nodes, terminals_.sink_nodes, value,
+                                  levels_.visited());
+            std::erase_if(flows, [](const EdgeFlow& edge) { return edge.flow == 0; });
+            if (options.flows) job_.answer.flows = std::move(flows);
+        }
+    }
+
+    Job& job_;
+    const Network& net_;
+    const CapacityIndex& capacities_;
+    Pulse& pulse_;
+    Residual residual_;
+    Levels levels_;
+    std::unique_ptr<Solver> solver_;
+    Terminals terminals_;
+    std::size_t sink_ = 0;
+    std::vector<Word> reaching_, no_nodes_;
+};
+
+}  // namespace
+
+Answer solve(const Network& network, const Query& query, const Options& options) {
+    validate(network, query, options);
+    const CapacitySurvey survey(network);
+    Answer answer;
+    answer.quantum = quantum_for(network, survey, query);
+    const CapacityIndex capacities(network, survey, answer.quantum);
+
+    const std::uint64_t pairs = std::uint64_t{query.sources.size()} * query.sinks.size();
+    answer.value.assign(pairs, 0);
+    answer.upper.assign(pairs, 0);
+    if (options.bottlenecks) answer.bottleneck.assign(pairs, nowhere);
+    if (options.cuts) answer.source_side.assign(pairs * network.n_words(), 0);
+    answer.statistics.algorithm =
+        options.algorithm == Algorithm::automatic ? Algorithm::dinic : options.algorithm;
+    answer.statistics.edges = network.n_edges();
+    answer.statistics.index_bytes = capacities.bytes();
+    answer.statistics.threads =
+        static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
+
+    Job job{network, capacities, query, options, answer};
+    std::mutex mutex;
+    std::exception_ptr failure;
+    const auto work = [&](Pulse& pulse) {
+        try {
+            Worker worker(job, pulse);
+            worker.run();
+            const std::scoped_lock lock(mutex);
+            answer.statistics.searches += worker.counters().searches;
+            answer.statistics.augmentations += worker.counters().augmentations;
+            answer.statistics.touched += worker.counters().touched;
+            answer.statistics.workspace_bytes += worker.bytes();
+        } catch (...) {
+            const std::scoped_lock lock(mutex);
+            if (!failure) failure = std::current_exception();  // the first one; the others are Cancelled
+            job.stop = true;
+        }
+    };
+    std::vector<std::jthread> helpers;
+    std::atomic<unsigned> busy{answer.statistics.threads - 1};
+    for (unsigned i = 1; i < answer.statistics.threads; ++i)
+        helpers.emplace_back([&] {
+            Pulse pulse(job.stop);
+            work(pulse);
+            busy.fetch_sub(1);
+        });
+    ReportingPulse pulse(job);
+    work(pulse);
+    while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
+        try {
+            pulse.report();
+        } catch (...) {
+            const std::scoped_lock lock(mutex);
+            if (!failure) failure = std::current_exception();
+            job.stop = true;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    helpers.clear();
+    if (failure) std::rethrow_exception(failure);
+    if (options.monitor != nullptr) pulse.tick();
+    return answer;
+}
+
+}  // namespace attnflow

@@ -1,0 +1,55 @@
+// What the two maximum flow algorithms have in common: the question, the answer, and how a solve is interrupted.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "attnflow/errors.hpp"
+#include "levels.hpp"
+#include "residual.hpp"
+
+namespace attnflow {
+
+/// One maximum flow: from all of `sources` together to all of `sinks` together. The sets are disjoint and not empty.
+struct Terminals {
+    std::vector<Node> source_nodes, sink_nodes;
+    std::vector<Word> sources, sinks;  // the same as sets of Network::n_words() words
+};
+
+struct Counters {
+    std::uint64_t searches = 0;       // breadth-first searches
+    std::uint64_t augmentations = 0;  // times flow reached the source (Dinic), pushes (push-relabel)
+    std::uint64_t touched = 0;        // edges that carried flow at some time
+};
+
+/// Lets a long solve be stopped. The thread that called solve() also reports progress from here.
+class Pulse {
+   public:
+    explicit Pulse(const std::atomic<bool>& stop) : stop_(stop) {}
+    virtual ~Pulse() = default;
+    /// Called every few microseconds of work. Throws Cancelled.
+    void beat() {
+        if (stop_.load(std::memory_order_relaxed)) throw Cancelled();
+        if (++beats_ % 1024 == 0) report();
+    }
+    /// Called a few times a millisecond or less often.
+    virtual void report() {}
+
+   private:
+    const std::atomic<bool>& stop_;
+    std::uint32_t beats_ = 0;
+};
+
+/// A maximum flow algorithm working in a Residual. After solve() the residual holds a maximum flow.
+class Solver {
+   public:
+    virtual ~Solver() = default;
+    /// `residual` is reset. `bound` is an upper bound on the answer; reaching it ends the solve.
+    virtual Units solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) = 0;
+
+    Counters counters;
+};
+
+}  // namespace attnflow

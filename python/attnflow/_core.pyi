@@ -1,0 +1,21 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+__version__: str
+
+def solve(
+    sizes: Sequence[int],
+    links: Sequence[tuple[int, int, NDArray[Any], int]],
+    sources: Sequence[Sequence[int]],
+    sinks: Sequence[Sequence[int]],
+    *,
+    algorithm: str,
+    threads: int,
+    bottlenecks: bool,
+    cuts: bool,
+    flows: bool,
+    check: bool,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]: ...

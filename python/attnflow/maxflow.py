@@ -1,0 +1,563 @@
+"""Exact maximum flows from every source at once: the kernel, for numpy arrays.
+
+:func:`layered` takes a stack of capacity matrices, :func:`blocks` any graph of blocks. Both return :class:`Flows`. This is
+the only module that touches the compiled extension.
+
+Floating point capacities are solved exactly as integers of a quantum chosen from their scale; ``lower`` and ``upper``
+certify how far the answer can be from the maximum flow in the capacities as given (usually not at all).
+"""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .errors import InvalidArgumentError, InvalidCapacityError
+
+__all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
+
+SOURCE = -1
+"""Bottleneck: the value is all that leaves the source towards nodes that reach the sink."""
+SINK = -2
+"""Bottleneck: the value is all that enters the sink from nodes the source reaches."""
+NONE = -3
+"""Bottleneck: the value is 0, the source does not reach the sink."""
+
+Algorithm = Literal["auto", "dinic", "push_relabel"]
+Progress = Callable[[int, int], object]
+Node = tuple[int, int]
+
+# Capacities from here on mean "unbounded" to the kernel.
+_UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Edges between two blocks of nodes.
+
+    Attributes
+    ----------
+    giver, receiver : int
+        The blocks the edges leave and enter.
+    capacities : numpy.ndarray
+        (n_receiver, n_giver): ``[j, k]`` is the capacity of the edge from node k of the giver to node j of the receiver.
+        Or (n_giver,), a diagonal: edges from node k to node k + `offset`, those that leave the block ignored. Floating
+        or integer, any strides, >= 0; 0 is no edge, infinity an unbounded one.
+    offset : int
+        Only for a diagonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Link(giver=0, receiver=1, capacities=np.array([[0.5, 0.5]]))
+    Link(giver=0, receiver=1, capacities=(1, 2) float64)
+    >>> Link(1, 0, np.full(3, np.inf), offset=1)  # node k of block 1 feeds node k + 1 of block 0, without limit
+    Link(giver=1, receiver=0, capacities=(3,) float64, offset=1)
+    """
+
+    giver: int
+    receiver: int
+    capacities: NDArray[Any]
+    offset: int = 0
+
+    def __repr__(self) -> str:
+        capacities = np.asarray(self.capacities)
+        offset = f", offset={self.offset}" if self.offset else ""
+        return (
+            f"Link(giver={self.giver}, receiver={self.receiver}, "
+            f"capacities={capacities.shape} {capacities.dtype}{offset})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A minimum cut, the one nearest the source.
+
+    Attributes
+    ----------
+    source_side : tuple of bool arrays
+        One a block, (n_nodes,): which nodes lie on the source's side.
+    capacity : float
+        Sum of the capacities of the edges that leave it, which is the value of the maximum flow.
+    """
+
+    source_side: tuple[NDArray[np.bool_], ...]
+    capacity: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cuts(Sequence[Sequence[Cut]]):
+    """Minimum cuts by ``[sink][source]``, unpacked when looked at: a bit a node is all that is stored."""
+
+    _sizes: tuple[int, ...]
+    _words: NDArray[np.uint64]
+    _values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, sink: int) -> tuple[Cut, ...]: ...
+    @overload
+    def __getitem__(self, sink: slice) -> tuple[tuple[Cut, ...], ...]: ...
+    def __getitem__(self, sink: int | slice) -> tuple[Cut, ...] | tuple[tuple[Cut, ...], ...]:
+        if isinstance(sink, slice):
+            return tuple(self[i] for i in range(*sink.indices(len(self))))
+        return tuple(self.cut(sink, source) for source in range(self._values.shape[1]))
+
+    def cut(self, sink: int, source: int) -> Cut:
+        """One cut, without unpacking the others of its sink."""
+        words = self._words[sink, source]
+        sides, first = [], 0
+        for size in self._sizes:
+            n_words = -(-size // 64)
+            block = words[first : first + n_words].astype("<u8").view(np.uint8)
+            sides.append(np.unpackbits(block, bitorder="little", count=size).astype(bool))
+            first += n_words
+        return Cut(tuple(sides), float(self._values[sink, source]))
+
+    def __repr__(self) -> str:
+        return f"Cuts(n_sinks={self._values.shape[0]}, n_sources={self._values.shape[1]})"
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeFlows:
+    """The flow on every edge that carries some, as parallel arrays of one entry an edge.
+
+    Attributes
+    ----------
+    link : int32 array
+        Which link (of a layered network: which layer).
+    receiver, giver : int32 arrays
+        Positions in the link's blocks.
+    flow : float64 array
+        In the unit of the capacities, > 0.
+    """
+
+    link: NDArray[np.int32]
+    receiver: NDArray[np.int32]
+    giver: NDArray[np.int32]
+    flow: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.flow)
+
+    def __repr__(self) -> str:
+        return f"EdgeFlows({len(self)} edges)"
+
+
+@dataclass(frozen=True, eq=False)
+class Flows:
+    """Maximum flows between every source and every sink, certified.
+
+    Attributes
+    ----------
+    values : float64 array (n_sinks, n_sources)
+        Maximum flow, in the unit of the capacities.
+    lower, upper : float64 arrays (n_sinks, n_sources)
+        ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. They are
+        the neighbouring float64 of `values`, or equal, unless capacities span more than some 2^60.
+    bottlenecks : int32 array (n_sinks, n_sources) or None
+        What limits the flow: `SOURCE`, `SINK`, `NONE`, or the number of the link (>= 0, of a layered network the layer)
+        that holds the largest share of the minimum cut nearest the source. Where both the source and the sink limit it,
+        `SOURCE`.
+    cuts : Cuts or None
+        ``cuts[t][s]``: minimum cut of sink t and source s.
+    flows : EdgeFlows or None
+        One maximum flow, edge by edge.
+    stats : dict
+        edges, algorithm, threads, quantum (size of one unit of the exact arithmetic), searches, augmentations,
+        touched_edges, index_bytes (shared by all sources), workspace_bytes (all threads), checked.
+    """
+
+    values: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    bottlenecks: NDArray[np.int32] | None = None
+    cuts: Cuts | None = None
+    flows: EdgeFlows | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Flows(n_sinks={self.values.shape[0]}, n_sources={self.values.shape[1]})"
+
+
+def layered(
+    capacities: Any,
+    *,
+    sources: Any = None,
+    sinks: Any = -1,
+    threads: int | None = None,
+    algorithm: Algorithm = "auto",
+    bottlenecks: bool = False,
+    cuts: bool = False,
+    flows: bool = False,
+    check: bool = False,
+    progress: Progress | None = None,
+) -> Flows:
+    """Maximum flow from every source position of the first block to each sink position of the last.
+
+    Parameters
+    ----------
+    capacities : array (L, n, n), or a sequence of L arrays (n_l, n_(l-1))
+        ``capacities[l][j, k]`` is the capacity of the edge from node k before layer l to node j after it. float16/32/64 or
+        integers, any strides, finite (or infinite: unbounded) and >= 0. float32, float64, int32 and int64 are read where
+        they lie, without a copy.
+    sources : int, or sequence of ints and sets of ints, optional
+        Positions of the first block; a set (any inner sequence) is one super source. Default: every position by itself.
+    sinks : int, or sequence of ints and sets of ints
+        Positions of the last block, one row of the result each; a set is one super sink. Negative counts from the end.
+    threads : int, optional
+        Default: the processors this process may use. The answer does not depend on it.
+    algorithm : "auto", "dinic" or "push_relabel"
+        "auto" is "dinic", which was faster on every instance measured.
+    bottlenecks, cuts, flows : bool
+        What else to return. `flows` needs one source and one sink.
+    check : bool
+        Verify every solve: 0 <= flow <= capacity, conservation, value == capacity of the cut.
+    progress : callable, optional
+        ``progress(done, total)``, pairs, about ten times a second. What it raises stops the solve.
+
+    Returns
+    -------
+    Flows
+        ``values`` of shape (n_sinks, n_sources): source-sink flows, F[t, i] of docs/definitions.md.
+
+    Raises
+    ------
+    InvalidCapacityError
+        No layers, wrong shapes or dtypes, NaN or negative entries (names the first), integers whose sums pass 2^61.
+    InvalidArgumentError
+        Sources or sinks out of range or empty, `threads` < 1, unknown algorithm.
+    UnboundedFlowError
+        A source reaches a sink through infinite capacities alone.
+    CertificateError
+        `check` failed: a bug.
+
+    Notes
+    -----
+    Memory: beside the given capacities, 4 bits an edge in all and, a thread, what one flow touches (some 40 bytes for
+    about 10 edges a node). Time: O(n^2 m) a pair in the worst case; on attention a few passes over the touched edges.
+
+    References
+    ----------
+    .. [1] Abnar and Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, 2020.
+    .. [2] Metzger et al., "Attention Flows for General Transformers", arXiv 2205.15389, 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnflow import maxflow
+    >>> layer = np.array([[0.7, 0.3], [0.4, 0.6]])
+    >>> maxflow.layered([layer, layer], sinks=[0, 1]).values
+    array([[1. , 0.6],
+           [0.8, 0.9]])
+    >>> maxflow.layered([layer, layer], sinks=0, bottlenecks=True).bottlenecks  # the sink is the limit; layer 0 is
+    array([[-2,  0]], dtype=int32)
+    """
+    matrices = _layers(capacities)
+    sizes = [matrices[0].shape[1], *(matrix.shape[0] for matrix in matrices)]
+    links = [Link(layer, layer + 1, matrix) for layer, matrix in enumerate(matrices)]
+    everyone = range(sizes[0]) if sources is None else sources
+    return blocks(
+        sizes,
+        links,
+        sources=_in_block(everyone, 0, sizes, "sources"),
+        sinks=_in_block(sinks, len(sizes) - 1, sizes, "sinks"),
+        threads=threads,
+        algorithm=algorithm,
+        bottlenecks=bottlenecks,
+        cuts=cuts,
+        flows=flows,
+        check=check,
+        progress=progress,
+    )
+
+
+def blocks(
+    sizes: Sequence[int],
+    links: Iterable[Link],
+    *,
+    sources: Any,
+    sinks: Any,
+    threads: int | None = None,
+    algorithm: Algorithm = "auto",
+    bottlenecks: bool = False,
+    cuts: bool = False,
+    flows: bool = False,
+    check: bool = False,
+    progress: Progress | None = None,
+) -> Flows:
+    """Maximum flow between nodes of any graph of blocks.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Nodes of each block.
+    links : iterable of Link
+        Any number between any two blocks; the graph of blocks may even have cycles.
+    sources, sinks : sequence of nodes and of sequences of nodes
+        A node is a pair (block, position); an inner sequence of nodes acts as one super source or super sink.
+    threads, algorithm, bottlenecks, cuts, flows, check, progress
+        As for :func:`layered`.
+
+    Returns
+    -------
+    Flows
+
+    Raises
+    ------
+    InvalidCapacityError, InvalidArgumentError, UnboundedFlowError, CertificateError
+        As for :func:`layered`; InvalidArgumentError also where a node is both source and sink.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnflow.maxflow import Link, blocks
+    >>> narrow = Link(0, 1, np.array([[10, 6]]))  # two inputs with 10 and 6 ...
+    >>> last = Link(1, 2, np.array([[10]]))       # ... share a bottleneck of 10
+    >>> blocks([2, 1, 1], [narrow, last], sources=[(0, 0), (0, 1), [(0, 0), (0, 1)]], sinks=[(2, 0)]).values
+    array([[10.,  6., 10.]])
+    """
+    sizes = [_integer(size, f"sizes[{b}]", low=1) for b, size in enumerate(sizes)]
+    if not sizes:
+        raise InvalidArgumentError("sizes is empty; a network needs at least one block")
+    prepared = _kernel_links(list(links), sizes)
+    first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    if threads is None:
+        threads = _available_processors()
+    else:
+        threads = _integer(threads, "threads", low=1)
+    if algorithm not in ("auto", "dinic", "push_relabel"):
+        raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress is {progress!r}; it must be a function of (done, total), or None")
+    raw = _core.solve(
+        sizes,
+        prepared,
+        _node_sets(sources, sizes, first, "sources"),
+        _node_sets(sinks, sizes, first, "sinks"),
+        algorithm=algorithm,
+        threads=threads,
+        bottlenecks=bottlenecks,
+        cuts=cuts,
+        flows=flows,
+        check=check,
+        progress=progress,
+    )
+    stats = raw["stats"]
+    stats["quantum"] = 2.0 ** stats.pop("quantum_exponent")
+    stats["checked"] = check
+    return Flows(
+        values=raw["values"],
+        lower=raw["lower"],
+        upper=raw["upper"],
+        bottlenecks=raw.get("bottlenecks"),
+        cuts=Cuts(tuple(sizes), raw["source_sides"], raw["values"]) if cuts else None,
+        flows=EdgeFlows(raw["flow_link"], raw["flow_receiver"], raw["flow_giver"], raw["flow"]) if flows else None,
+        stats=stats,
+    )
+
+
+def _available_processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def _integer(value: Any, name: str, *, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer >= {low}")
+    if value < low:
+        raise InvalidArgumentError(f"{name} is {value}; it must be >= {low}")
+    return int(value)
+
+
+# --- capacities -------------------------------------------------------------------------------------------------------
+
+
+def _layers(capacities: Any) -> list[NDArray[Any]]:
+    if isinstance(capacities, np.ndarray):
+        if capacities.ndim != 3:
+            raise InvalidCapacityError(
+                f"capacities have shape {capacities.shape}; they must be (layers, n, n), or a sequence of matrices"
+            )
+        matrices = list(capacities)
+    elif isinstance(capacities, Sequence):
+        matrices = [np.asarray(matrix) for matrix in capacities]
+    else:
+        array = np.asarray(capacities)
+        if array.ndim != 3:
+            raise InvalidCapacityError(
+                f"capacities are a {type(capacities).__name__} of shape {array.shape}; they must be (layers, n, n), "
+                "or a sequence of matrices"
+            )
+        matrices = list(array)
+    if not matrices:
+        raise InvalidCapacityError("capacities have 0 layers; at least one is needed")
+    for layer, matrix in enumerate(matrices):
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise InvalidCapacityError(
+                f"capacities[{layer}] has shape {matrix.shape}; a layer must be a matrix (receivers, givers), not empty"
+            )
+        if layer > 0 and matrix.shape[1] != matrices[layer - 1].shape[0]:
+            raise InvalidCapacityError(
+                f"capacities[{layer}] has shape {matrix.shape}, but layer {layer - 1} ends in "
+                f"{matrices[layer - 1].shape[0]} nodes: it must have as many columns"
+            )
+    if isinstance(capacities, np.ndarray) and capacities.shape[1] != capacities.shape[2]:
+        raise InvalidCapacityError(f"capacities have shape {capacities.shape}; each layer must be square")
+    return matrices
+
+
+def _kernel_links(links: list[Link], sizes: list[int]) -> list[tuple[int, int, NDArray[Any], int]]:
+    """Links in the four dtypes the kernel reads: all integer, or all floating."""
+    arrays = []
+    for e, link in enumerate(links):
+        if not isinstance(link, Link):
+            raise InvalidArgumentError(f"links[{e}] is a {type(link).__name__}; it must be a maxflow.Link")
+        arrays.append(_checked_shape(e, link, sizes))
+    # A diagonal of infinities among integers stays with the integers.
+    integral = all(a.dtype.kind in "iu" or (a.ndim == 1 and _whole(a)) for a in arrays)
+    out = []
+    for e, (link, array) in enumerate(zip(links, arrays, strict=True)):
+        native = _as_integers(e, array) if integral else _as_floats(e, array)
+        out.append((int(link.giver), int(link.receiver), native, int(link.offset)))
+    return out
+
+
+def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
+    for name in ("giver", "receiver"):
+        block = _integer(getattr(link, name), f"links[{e}].{name}", low=0)
+        if block >= len(sizes):
+            raise InvalidArgumentError(f"links[{e}].{name} is block {block}, but there are {len(sizes)}")
+    array = np.asarray(link.capacities)
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise InvalidCapacityError(
+            f"links[{e}] has capacities of dtype {array.dtype}; they must be float16, float32, float64 or integers"
+        )
+    expected: tuple[int, ...] = (sizes[link.receiver], sizes[link.giver])
+    if array.ndim == 1:
+        expected = (sizes[link.giver],)
+        if isinstance(link.offset, bool) or not isinstance(link.offset, numbers.Integral):
+            raise InvalidArgumentError(f"links[{e}].offset is {link.offset!r}; it must be an integer")
+    elif link.offset:
+        raise InvalidArgumentError(f"links[{e}] has offset {link.offset}, but only a diagonal (1-d) may have one")
+    elif link.giver == link.receiver:
+        raise InvalidArgumentError(f"links[{e}] joins block {link.giver} to itself; it must join two blocks")
+    if array.shape != expected:
+        raise InvalidCapacityError(
+            f"links[{e}] has capacities of shape {array.shape}, but from block {link.giver} ({sizes[link.giver]} nodes) "
+            f"to block {link.receiver} ({sizes[link.receiver]} nodes) they must be "
+            f"({sizes[link.receiver]}, {sizes[link.giver]}), or ({sizes[link.giver]},) for a diagonal"
+        )
+    return array
+
+
+def _whole(array: NDArray[Any]) -> bool:
+    return bool(np.all((array == np.floor(array)) | np.isinf(array))) and not bool(np.isnan(array).any())
+
+
+def _as_integers(e: int, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "f":  # a whole-number diagonal
+        finite = np.where(np.isinf(array), 0, array)
+        if finite.size and np.abs(finite).max() >= _UNBOUNDED:
+            raise InvalidCapacityError(f"links[{e}] holds {np.abs(finite).max()}; integers must be below 2^62")
+        return np.where(np.isposinf(array), _UNBOUNDED, finite.astype(np.int64)) - np.isneginf(array).astype(np.int64)
+    if array.dtype.itemsize == 8 or array.dtype == np.uint32:
+        if array.size and int(array.max()) >= _UNBOUNDED:
+            where = tuple(int(i) for i in np.unravel_index(int(array.argmax()), array.shape))
+            raise InvalidCapacityError(f"links[{e}] holds {int(array.max())} at {where}; integers must be below 2^62")
+        return array.astype(np.int64, copy=False)
+    return array.astype(np.int32, copy=False)
+
+
+def _as_floats(e: int, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind in "iu":
+        converted = array.astype(np.float64)
+        if array.size and int(array.max()) > 1 << 53:
+            raise InvalidCapacityError(
+                f"links[{e}] holds the integer {int(array.max())} beside links of floating point; integers above 2^53 "
+                "would lose digits: make every link integer, or scale them down"
+            )
+        return converted
+    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
+
+
+# --- sources and sinks ------------------------------------------------------------------------------------------------
+
+
+def _items(value: Any, name: str) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer or a sequence")
+    return list(value)
+
+
+def _in_block(positions: Any, block: int, sizes: Sequence[int], name: str) -> list[list[Node]]:
+    """Positions of one block, or sets of them, as sets of nodes."""
+
+    def node(position: Any, where: str) -> Node:
+        if isinstance(position, bool) or not isinstance(position, numbers.Integral):
+            raise InvalidArgumentError(f"{where} is {position!r}; it must be a position, an integer")
+        if not -sizes[block] <= position < sizes[block]:
+            raise InvalidArgumentError(f"{where} is {position}, out of range for {sizes[block]} positions")
+        return block, int(position) % sizes[block]
+
+    if isinstance(positions, numbers.Integral):
+        return [[node(positions, name)]]
+    sets = []
+    for i, item in enumerate(_items(positions, name)):
+        if isinstance(item, numbers.Integral):
+            sets.append([node(item, f"{name}[{i}]")])
+        else:
+            sets.append([node(p, f"{name}[{i}]") for p in _items(item, f"{name}[{i}]")])
+    return sets
+
+
+def _is_node(item: Any) -> bool:
+    return (
+        isinstance(item, Sequence)
+        and not isinstance(item, str)
+        and len(item) == 2
+        and all(isinstance(part, numbers.Integral) and not isinstance(part, bool) for part in item)
+    )
+
+
+def _node_sets(value: Any, sizes: Sequence[int], first: Sequence[int], name: str) -> list[list[int]]:
+    """Global node numbers of every set."""
+
+    def number(node: Any, where: str) -> int:
+        if not _is_node(node):
+            raise InvalidArgumentError(f"{where} is {node!r}; a node is a pair (block, position) of integers")
+        block, position = (int(part) for part in node)
+        if not 0 <= block < len(sizes):
+            raise InvalidArgumentError(f"{where} names block {block}, but there are {len(sizes)}")
+        if not -sizes[block] <= position < sizes[block]:
+            raise InvalidArgumentError(
+                f"{where} names position {position} of block {block}, out of range for {sizes[block]} positions"
+            )
+        return first[block] + position % sizes[block]
+
+    def members() -> Iterator[list[int]]:
+        for i, item in enumerate([value] if _is_node(value) else _items(value, name)):
+            where = f"{name}[{i}]"
+            if _is_node(item):
+                yield [number(item, where)]
+            else:
+                yield sorted({number(node, where) for node in _items(item, where)})
+
+    sets = list(members())
+    if not sets:
+        raise InvalidArgumentError(f"{name} is empty; at least one is needed")
+    for i, nodes in enumerate(sets):
+        if not nodes:
+            raise InvalidArgumentError(f"{name}[{i}] is an empty set; a source or sink needs at least one node")
+    return sets
