@@ -184,7 +184,7 @@ def bottleneck_words(label: str) -> str:
         "none": "nothing arrives",
         "pooling": "limited by the mean over positions",
     }
-    return known.get(label, f"limited in {label}")
+    return known.get(label, f"limited mainly in {label}")
 
 
 def signed(number: float) -> str:
