@@ -1,7 +1,7 @@
 """Exact maximum flows from every source at once: the kernel, for numpy arrays.
 
-:func:`layered` takes a stack of capacity matrices, :func:`blocks` any graph of blocks. Both return :class:`Flows`. This is
-the only module that touches the compiled extension.
+:func:`layered` takes a stack of capacity matrices, :func:`blocks` any graph of blocks. Both return :class:`Flows`.
+This is the only module that touches the compiled extension.
 
 Floating point capacities are solved exactly as integers of a quantum chosen from their scale; ``lower`` and ``upper``
 certify how far the answer can be from the maximum flow in the capacities as given (usually not at all).
@@ -9,7 +9,6 @@ certify how far the answer can be from the maximum flow in the capacities as giv
 
 from __future__ import annotations
 
-import numbers
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ class Link:
     giver, receiver : int
         The blocks the edges leave and enter.
     capacities : numpy.ndarray
-        (n_receiver, n_giver): ``[j, k]`` is the capacity of the edge from node k of the giver to node j of the receiver.
+        (n_receiver, n_giver): ``[j, k]`` is the capacity of the edge from the giver's node k to the receiver's node j.
         Or (n_giver,), a diagonal: edges from node k to node k + `offset`, those that leave the block ignored. Floating
         or integer, any strides, >= 0; 0 is no edge, infinity an unbounded one.
     offset : int
@@ -162,8 +161,8 @@ class Flows:
     values : float64 array (n_sinks, n_sources)
         Maximum flow, in the unit of the capacities.
     lower, upper : float64 arrays (n_sinks, n_sources)
-        ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. They are
-        the neighbouring float64 of `values`, or equal, unless capacities span more than some 2^60.
+        ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. They
+        equal `values` or its neighbours in float64, unless the capacities span more than some 2^60.
     bottlenecks : int32 array (n_sinks, n_sources) or None
         What limits the flow: `SOURCE`, `SINK`, `NONE`, or the number of the link (>= 0, of a layered network the layer)
         that holds the largest share of the minimum cut nearest the source. Where both the source and the sink limit it,
@@ -207,9 +206,9 @@ def layered(
     Parameters
     ----------
     capacities : array (L, n, n), or a sequence of L arrays (n_l, n_(l-1))
-        ``capacities[l][j, k]`` is the capacity of the edge from node k before layer l to node j after it. float16/32/64 or
-        integers, any strides, finite (or infinite: unbounded) and >= 0. float32, float64, int32 and int64 are read where
-        they lie, without a copy.
+        ``capacities[l][j, k]`` is the capacity of the edge from node k before layer l to node j after it. float16/32/64
+        or integers, any strides, finite (or infinite: unbounded) and >= 0. float32, float64, int32 and int64 are read
+        where they lie, without a copy.
     sources : int, or sequence of ints and sets of ints, optional
         Positions of the first block; a set (any inner sequence) is one super source. Default: every position by itself.
     sinks : int, or sequence of ints and sets of ints
@@ -331,10 +330,7 @@ def blocks(
         raise InvalidArgumentError("sizes is empty; a network needs at least one block")
     prepared = _kernel_links(list(links), sizes)
     first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    if threads is None:
-        threads = _available_processors()
-    else:
-        threads = _integer(threads, "threads", low=1)
+    threads = _available_processors() if threads is None else _integer(threads, "threads", low=1)
     if algorithm not in ("auto", "dinic", "push_relabel"):
         raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
     if progress is not None and not callable(progress):
@@ -374,7 +370,7 @@ def _available_processors() -> int:
 
 
 def _integer(value: Any, name: str, *, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer >= {low}")
     if value < low:
         raise InvalidArgumentError(f"{name} is {value}; it must be >= {low}")
@@ -447,7 +443,7 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
     expected: tuple[int, ...] = (sizes[link.receiver], sizes[link.giver])
     if array.ndim == 1:
         expected = (sizes[link.giver],)
-        if isinstance(link.offset, bool) or not isinstance(link.offset, numbers.Integral):
+        if isinstance(link.offset, bool) or not isinstance(link.offset, (int, np.integer)):
             raise InvalidArgumentError(f"links[{e}].offset is {link.offset!r}; it must be an integer")
     elif link.offset:
         raise InvalidArgumentError(f"links[{e}] has offset {link.offset}, but only a diagonal (1-d) may have one")
@@ -455,8 +451,8 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
         raise InvalidArgumentError(f"links[{e}] joins block {link.giver} to itself; it must join two blocks")
     if array.shape != expected:
         raise InvalidCapacityError(
-            f"links[{e}] has capacities of shape {array.shape}, but from block {link.giver} ({sizes[link.giver]} nodes) "
-            f"to block {link.receiver} ({sizes[link.receiver]} nodes) they must be "
+            f"links[{e}] has capacities of shape {array.shape}, but from block {link.giver} "
+            f"({sizes[link.giver]} nodes) to block {link.receiver} ({sizes[link.receiver]} nodes) they must be "
             f"({sizes[link.receiver]}, {sizes[link.giver]}), or ({sizes[link.giver]},) for a diagonal"
         )
     return array
@@ -505,17 +501,17 @@ def _in_block(positions: Any, block: int, sizes: Sequence[int], name: str) -> li
     """Positions of one block, or sets of them, as sets of nodes."""
 
     def node(position: Any, where: str) -> Node:
-        if isinstance(position, bool) or not isinstance(position, numbers.Integral):
+        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
             raise InvalidArgumentError(f"{where} is {position!r}; it must be a position, an integer")
         if not -sizes[block] <= position < sizes[block]:
             raise InvalidArgumentError(f"{where} is {position}, out of range for {sizes[block]} positions")
         return block, int(position) % sizes[block]
 
-    if isinstance(positions, numbers.Integral):
+    if isinstance(positions, (int, np.integer)):
         return [[node(positions, name)]]
     sets = []
     for i, item in enumerate(_items(positions, name)):
-        if isinstance(item, numbers.Integral):
+        if isinstance(item, (int, np.integer)):
             sets.append([node(item, f"{name}[{i}]")])
         else:
             sets.append([node(p, f"{name}[{i}]") for p in _items(item, f"{name}[{i}]")])
@@ -527,7 +523,7 @@ def _is_node(item: Any) -> bool:
         isinstance(item, Sequence)
         and not isinstance(item, str)
         and len(item) == 2
-        and all(isinstance(part, numbers.Integral) and not isinstance(part, bool) for part in item)
+        and all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in item)
     )
 
 
