@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# Twice quiet: no warnings about how this machine's pip is configured, still every error.
+INSTALL := $(PIP) install -qq --constraint constraints.txt
 # CMake and Ninja come from pip, so recipes that call them look in .venv first.
 WITH_TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 

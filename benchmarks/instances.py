@@ -116,9 +116,9 @@ def attention(model: Model, n: int) -> Floats:
 def capture(model: Model, n: int) -> Floats:
     """One forward pass of transformers' own eager attention: nothing of attnflow is in the benchmark's input."""
     import torch
-    from packaged_models import minilm, smollm2
+    from packaged_models import load_minilm, load_smollm2
 
-    network, tokenizer = smollm2() if model == "SmolLM2" else minilm()
+    network, tokenizer = load_smollm2(CACHE.parent) if model == "SmolLM2" else load_minilm()
     tokens: list[int] = tokenizer(TEXT.read_text(), add_special_tokens=False, truncation=True, max_length=n)[
         "input_ids"
     ]

@@ -47,14 +47,14 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct and its tokenizer, loaded once."""
-    from packaged_models import smollm2 as load
+    from packaged_models import load_smollm2
 
-    return load()
+    return load_smollm2(ROOT / ".cache")
 
 
 @pytest.fixture(scope="session")
 def minilm() -> tuple[Any, Any]:
     """all-MiniLM-L6-v2 and its tokenizer, loaded once."""
-    from packaged_models import minilm as load
+    from packaged_models import load_minilm
 
-    return load()
+    return load_minilm()
