@@ -33,6 +33,9 @@ def prepare(capacities: NDArray[np.int64]) -> Prepared:
     graph = maxflow.GraphInt(nodes, values.size)
     graph.add_nodes(nodes)
     graph.add_edges(tails, heads, values.astype(np.int32), np.zeros(values.size, dtype=np.int32))
+    # A copy of a graph with a node that has no edge crashes when it is solved: such nodes get one that carries nothing.
+    lone = np.setdiff1d(np.arange(nodes), np.concatenate([tails, heads]))
+    graph.add_edges(lone, (lone + 1) % nodes, np.zeros(lone.size, np.int32), np.zeros(lone.size, np.int32))
     return Prepared(graph, nodes - capacities.shape[1])
 
 
