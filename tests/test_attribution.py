@@ -317,8 +317,8 @@ def test_unknown_suffixes_are_refused(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_page_compares(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="compare"):
+def test_a_file_of_numbers_holds_one_result(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="holds one result"):
         make().save(tmp_path / "x.json", compare=[make()])
     assert list(tmp_path.iterdir()) == []
 

@@ -338,7 +338,7 @@ class Attribution:
         """Write the result to a file, of the kind its suffix says: ``.html``, ``.svg``, ``.json`` or ``.npz``.
 
         The file appears whole or not at all. ``.json`` and ``.npz`` are read back by :meth:`load`; `compare` adds
-        attributions of the same tokens to a page (``.html`` only). Returns the path.
+        attributions of the same tokens to a picture (``.html``, ``.svg``). Returns the path.
         """
         from .views import storage
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError
-from . import colour, svg, wording
+from . import colour, elements, svg, wording
 
 try:
     import jinja2
@@ -82,7 +82,7 @@ def _style() -> str:
 
     css.append(scale(colour.LIGHT))
     css.append("@media (prefers-color-scheme: dark) {\n" + scale(colour.DARK) + "\n}")
-    drawing = svg.STYLE
+    drawing = elements.STYLE
     for name in ("INK", "DIM", "LINE", "FLOW", "ACCENT"):
         drawing = drawing.replace(name, f"var(--{name.lower()})")
     css.append(drawing.replace(".af ", ".attnflow .af "))

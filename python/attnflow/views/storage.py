@@ -90,10 +90,8 @@ def save(result: Attribution, path: Path, compare: tuple[Attribution, ...] = ())
             f"cannot tell what to write from the suffix {path.suffix!r} of {str(path)!r}: "
             f"use one of {', '.join(sorted(_WRITERS))}"
         )
-    if compare and path.suffix.lower() != ".html":
-        raise InvalidArgumentError(
-            f"only an .html page compares several results; {path.suffix} holds one: save each on its own"
-        )
+    if compare and path.suffix.lower() in _HOLD_ONE:
+        raise InvalidArgumentError(f"a {path.suffix} file holds one result: save those to compare on their own")
     content = writer(result, compare)  # all of it, before any file is touched
     _write_atomically(path, content)
     return path
@@ -186,10 +184,10 @@ def _to_html(result: Attribution, compare: tuple[Attribution, ...]) -> bytes:
     return html.page(result, *compare).encode("utf-8", "replace")
 
 
-def _to_svg(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
+def _to_svg(result: Attribution, compare: tuple[Attribution, ...]) -> bytes:
     from . import svg
 
-    return svg.picture(result).encode("utf-8", "replace")
+    return svg.picture(result, *compare).encode("utf-8", "replace")
 
 
 _WRITERS: dict[str, Callable[[Attribution, tuple[Attribution, ...]], bytes]] = {
@@ -198,3 +196,4 @@ _WRITERS: dict[str, Callable[[Attribution, tuple[Attribution, ...]], bytes]] = {
     ".npz": _to_npz,
     ".svg": _to_svg,
 }
+_HOLD_ONE = (".json", ".npz")

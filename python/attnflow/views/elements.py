@@ -1,0 +1,82 @@
+"""What the SVG pictures are put together from: a style, a few shapes, and text whose width can be estimated.
+
+Text is escaped by the XML library, not by hand.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from xml.etree import ElementTree
+
+__all__ = ["BASELINE", "STYLE", "WIDTH", "Element", "cells", "line", "number", "rect", "shorten", "text", "tooltip"]
+
+Element = ElementTree.Element
+
+WIDTH = 960
+BASELINE = 4.2  # from a line's middle down to the baseline of 12 px text
+
+# INK, DIM, LINE, FLOW and ACCENT are filled in: with variables for a page, with literal colours for a file of its own,
+# because not every program that draws SVG knows variables.
+STYLE = """
+.af text { font: 12px ui-sans-serif, system-ui, "Segoe UI", "Noto Sans", Arial, sans-serif; fill: INK }
+.af .strong { font-weight: 650 }
+.af .faint { fill: DIM; font-size: 11px }
+.af .title { font-size: 13px; font-weight: 650 }
+.af .guide { stroke: LINE; stroke-width: 1 }
+.af .axis { stroke: DIM; stroke-width: 1 }
+.af .ribbon { fill: FLOW; fill-opacity: .5 }
+.af .node, .af .bar { fill: FLOW }
+.af .trivial { fill: FLOW; fill-opacity: .22; stroke: FLOW; stroke-width: 1 }
+.af .cut { fill: ACCENT; fill-opacity: .85 }
+.af .band { fill: ACCENT; fill-opacity: .1 }
+.af .accent { fill: ACCENT }
+.af .ring { fill: none; stroke: ACCENT; stroke-width: 2 }
+"""
+
+
+def number(value: float) -> str:
+    """A coordinate, to a tenth of a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def line(group: Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+    """Add a straight line."""
+    ends = {"x1": number(x1), "y1": number(y1), "x2": number(x2), "y2": number(y2)}
+    ElementTree.SubElement(group, "line", {"class": kind, **ends})
+
+
+def rect(group: Element, x: float, y: float, width: float, height: float, kind: str) -> Element:
+    """Add a rectangle; returns it."""
+    box = {"x": number(x), "y": number(y), "width": f"{width:.2f}", "height": f"{height:.2f}"}
+    return ElementTree.SubElement(group, "rect", {"class": kind, **box})
+
+
+def text(group: Element, x: float, y: float, said: str, kind: str = "", anchor: str = "start") -> Element:
+    """Add a line of text; returns it."""
+    element = ElementTree.SubElement(
+        group, "text", {"x": number(x), "y": number(y), "class": kind, "text-anchor": anchor}
+    )
+    element.text = said
+    return element
+
+
+def tooltip(element: Element, said: str) -> None:
+    """What a pointer that rests on the element brings up."""
+    ElementTree.SubElement(element, "title").text = said
+
+
+def cells(said: str) -> int:
+    """Width of a text in narrow letters: wide East Asian characters and emoji count two, marks none."""
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in said
+    )
+
+
+def shorten(said: str, most: int) -> str:
+    """The text in at most `most` cells, an ellipsis for what is left out."""
+    if cells(said) <= most:
+        return said
+    while said and cells(said) >= most:
+        said = said[:-1]
+    return said.rstrip() + "…"
