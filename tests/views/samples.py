@@ -28,9 +28,12 @@ def split(text: str) -> list[str]:
 
 def sample(
     tokens: list[str] | None = None, *, kind: str = "decoder", start_token: bool = True, plain: bool = False,
-    n_layers: int = 12, flows: int = 1, seed: int = 0, **changes: Any,
+    n_layers: int = 12, flows: int | list[PairFlow] = 1, seed: int = 0, **changes: Any,
 ) -> Attribution:  # fmt: skip
-    """An attribution that looks like one of a language model; `plain` makes it the published method's."""
+    """An attribution that looks like one of a language model; `plain` makes it the published method's.
+
+    `flows` are the flows it holds, or how many to make up for its highest scores.
+    """
     rng = np.random.default_rng(seed)
     words = split(PROMPT) if tokens is None else tokens
     spans, end = [], 0
@@ -65,7 +68,9 @@ def sample(
         },
         "verified": True,
     }  # fmt: skip
-    if flows and not plain:
+    if not isinstance(flows, int):
+        fields["flows"] = flows
+    elif flows and not plain:
         best = players[np.argsort(-scores)[:flows]]
         fields["flows"] = tuple(
             pair_flow(rng, int(p), target, n_layers, kind, scores[p - first], cuts[p - first]) for p in best

@@ -22,9 +22,8 @@ def show(*results: Attribution, file: TextIO | None = None, limit: int | None = 
 
         display({"text/html": html.fragment(*results), "text/plain": repr(results[0])}, raw=True)
         return
-    from rich.console import Console
-
-    from . import terminal
+    from . import terminal  # says what to install if rich is missing
+    from rich.console import Console  # isort: skip
 
     file = sys.stdout if file is None else file
     console = Console(file=file)  # knows about terminals, NO_COLOR, COLUMNS and the like

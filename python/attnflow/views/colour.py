@@ -20,7 +20,7 @@ TERMINAL = ("#1b2430", "#1d3f66", "#22639e", "#3f92d2", "#8cc8f5", "#e3f3ff")
 
 ACCENT = {"light": "#c2500a", "dark": "#ff9f52", "terminal": "#ff8c3a"}
 
-_INKS = ("#ffffff", "#0a0f16")
+_INKS = ("#ffffff", "#04060a")
 
 
 class Shade(NamedTuple):

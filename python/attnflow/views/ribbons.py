@@ -44,7 +44,8 @@ def draw(result: Attribution, pair: PairFlow) -> tuple[Element, float]:
     limit = wording.bottleneck_words(result.bottleneck_label(player))
     text(group, 16, 35, f"position {pair.source} · flow {result.values[0, player]:.4g} · {limit}", "faint")
     if code >= 0:
-        rect(group, grid.x(code) + 2, _TOP - 6, grid.step - 4, grid.bottom - _TOP + 12, "band")
+        inset = min(2.0, grid.step / 4)
+        rect(group, grid.x(code) + inset, _TOP - 6, grid.step - 2 * inset, grid.bottom - _TOP + 12, "band")
     _rows(group, result, pair, grid)
     thick = grid.row_height * 0.86 / max(through.values(), default=1.0)
     hidden = _ribbons(group, grid, edges, thick)

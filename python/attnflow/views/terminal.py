@@ -7,13 +7,14 @@ the heatmap is drawn as bars beneath the words, so a pipe, a log file or ``NO_CO
 from __future__ import annotations
 
 from io import StringIO
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..errors import MissingDependencyError
 from . import colour, wording
 
 try:
     from rich.cells import cell_len, set_cell_size
+    from rich.color import Color, ColorSystem
     from rich.console import Console
     from rich.text import Text
 except ImportError as error:
@@ -28,13 +29,31 @@ __all__ = ["render"]
 
 ColourSystem = Literal["standard", "256", "truecolor"]
 
-_SHADES = colour.shades(colour.TERMINAL)
-_ACCENT = f"bold {colour.ACCENT['terminal']}"
-_BAR = _SHADES[15].background  # of a lightness that stands out on black and on white
 _STEPS = " ▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NARROWEST = 24
 _MOST_SINKS = 4
+
+
+class _Palette(NamedTuple):
+    """Styles in what the terminal has. Each colour system has its own names, because rich caches what a style means."""
+
+    shades: tuple[str, ...] | None  # ink and background of every step of the scale; None: the scale is drawn as bars
+    bar: str
+    accent: str
+
+
+def _palette(colours: ColourSystem | None) -> _Palette:
+    if colours is None or colours == "standard":  # sixteen colours make no scale
+        return _Palette(None, "blue", "yellow")
+
+    def name(code: str) -> str:
+        return code if colours == "truecolor" else f"color({Color.parse(code).downgrade(ColorSystem.EIGHT_BIT).number})"
+
+    shades = colour.shades(colour.TERMINAL)
+    styles = tuple(f"{name(shade.ink)} on {name(shade.background)}" for shade in shades)
+    # The bar's colour is of a lightness that stands out on black and on white.
+    return _Palette(styles, name(shades[15].background), name(colour.ACCENT["terminal"]))
 
 
 def render(*results: Attribution, width: int = 80, colours: ColourSystem | None = None, limit: int | None = 60) -> str:
@@ -66,17 +85,20 @@ def render(*results: Attribution, width: int = 80, colours: ColourSystem | None 
         emoji=False,
         soft_wrap=False,
     )
+    palette = _palette(colours)
     by_sink = list(zip(*(wording.each_sink(result) for result in results), strict=True))
     for shown in by_sink[:_MOST_SINKS]:
-        _report(console, shown, width, plain=colours is None, limit=limit)
+        _report(console, shown, palette, limit)
     if len(by_sink) > _MOST_SINKS:
         console.print(Text(f"… and {len(by_sink) - _MOST_SINKS} more targets: save the result to see them all.\n"))
-    console.print(Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else _ACCENT))
+    console.print(
+        Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else palette.accent)
+    )
     # Padding at the end of a line is invisible and only gets in the way of copying and of comparing.
     return "\n".join(line.rstrip(" ") for line in out.getvalue().split("\n"))
 
 
-def _report(console: Console, results: Sequence[Attribution], width: int, *, plain: bool, limit: int | None) -> None:
+def _report(console: Console, results: Sequence[Attribution], palette: _Palette, limit: int | None) -> None:
     first = results[0]
     model = wording.visible(str(first.options.get("model", "")))
     console.print(Text.assemble(("attnflow", "bold"), (f"  {model}", "dim")))
@@ -94,27 +116,28 @@ def _report(console: Console, results: Sequence[Attribution], width: int, *, pla
     _facts(console, facts)
     for result in results:
         console.print()
-        _method(console, result, width, plain=plain)
+        _method(console, result, palette)
     console.print()
-    for line in _table(results, width, limit):
+    for line in _table(results, palette, console.width, limit):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
     for definition in dict.fromkeys(result.definition for result in results):
         console.print(Text(f"What the numbers are: {wording.visible(definition)}", "dim"))
 
 
-def _method(console: Console, result: Attribution, width: int, *, plain: bool) -> None:
+def _method(console: Console, result: Attribution, palette: _Palette) -> None:
     """One way of computing: its name, its heatmap, and what its ranking is worth."""
-    highest = float(result.values.max())
     console.print(Text.assemble((wording.method_name(result), "bold"), (f"  {wording.method_note(result)}", "dim")))
-    for line in _plain_heatmap(result, width) if plain else [_heatmap(result)]:
-        console.print(line, no_wrap=plain)
     scale = Text.assemble(("scale 0 ", "dim"))
-    for step in range(0, colour.LEVELS + 1, 2):
-        shade = _SHADES[step]
-        mark = _STEPS[1 + step * (len(_STEPS) - 2) // colour.LEVELS] if plain else " "
-        scale.append(mark, "" if plain else f"on {shade.background}")
-    console.print(scale.append(f" {highest:.4g}", "dim"))
+    if palette.shades is None:
+        for line in _drawn_heatmap(result, console.width):
+            console.print(line, no_wrap=True)
+        scale.append(_STEPS[1:])
+    else:
+        console.print(_heatmap(result, palette.shades))
+        for style in palette.shades[::2]:
+            scale.append(" ", style)
+    console.print(scale.append(f" {float(result.values.max()):.4g}", "dim"))
     facts = [("by position", Text(wording.position_share(result)))]
     if result.trivial_fraction == result.trivial_fraction:  # not NaN
         facts.append(
@@ -129,12 +152,13 @@ def _method(console: Console, result: Attribution, width: int, *, plain: bool) -
     _facts(console, facts)
     for caveat in wording.caveats(result):
         title = f"{caveat.title}. "
-        console.print(Text.assemble(("! ", _ACCENT), (title, _ACCENT if caveat.severe else "bold"), caveat.text))
+        style = f"bold {palette.accent}"
+        console.print(Text.assemble(("! ", style), (title, style if caveat.severe else "bold"), caveat.text))
 
 
 def _widest(result: Attribution) -> str:
     half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
-    return "every score exact" if half <= 0 else f"every score certified to ±{half:.0e} or better"
+    return "every score exact" if half <= 0 else f"every score certified to {wording.uncertainty(half, 0.0, half)}"
 
 
 def _facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
@@ -151,7 +175,7 @@ def _facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
 # -- heatmaps -------------------------------------------------------------------------------------------------------
 
 
-def _heatmap(result: Attribution) -> Text:
+def _heatmap(result: Attribution, shades: tuple[str, ...]) -> Text:
     """The running text, each player's token on a background of its score."""
     steps = _steps(result)
     text = Text()
@@ -161,14 +185,13 @@ def _heatmap(result: Attribution) -> Text:
         elif piece.position not in steps:
             text.append(piece.text, "dim")
         else:
-            shade = _SHADES[steps[piece.position]]
-            text.append(piece.text, f"{shade.ink} on {shade.background}")
+            text.append(piece.text, shades[steps[piece.position]])
         if piece.ends_line:
             text.append("\n")
     return text
 
 
-def _plain_heatmap(result: Attribution, width: int) -> list[Text]:
+def _drawn_heatmap(result: Attribution, width: int) -> list[Text]:
     """The running text with a bar beneath each token, wrapped by hand so that the bars stay under their words."""
     steps = _steps(result)
     lines, words, bars = [], "", ""
@@ -209,20 +232,20 @@ def _steps(result: Attribution) -> dict[int, int]:
 # -- table ----------------------------------------------------------------------------------------------------------
 
 
-def _table(results: Sequence[Attribution], width: int, limit: int | None) -> list[Text]:
+def _table(results: Sequence[Attribution], palette: _Palette, width: int, limit: int | None) -> list[Text]:
     """One line a player: position, token, and for each method score, bar, interval and bottleneck."""
     tables = [result.rows() for result in results]
     kept = _kept(tables, limit)
     tokens = [_short(wording.visible(row.token), 22) for row in tables[0]]
     place_width = len(str(tables[0][-1].position))
     token_width = max(5, *(cell_len(tokens[i]) for i in kept))
-    blocks = [_Block(result, rows, kept) for result, rows in zip(results, tables, strict=True)]
+    blocks = [_Block(result, rows, kept, palette) for result, rows in zip(results, tables, strict=True)]
     room = width - place_width - 1 - min(token_width, 14)
     each = room // len(blocks) - 2
     if len(blocks) > 1 and each < max(block.narrowest for block in blocks):
         lines: list[Text] = []  # too narrow for two methods in a line: one under the other
         for result in results:
-            lines += [Text(wording.method_name(result), "bold"), *_table([result], width, limit), Text()]
+            lines += [Text(wording.method_name(result), "bold"), *_table([result], palette, width, limit), Text()]
         return lines[:-1]
     token_width = min(token_width, max(5, width - place_width - 1 - sum(block.narrowest + 2 for block in blocks)))
     each = (width - place_width - 1 - token_width) // len(blocks) - 2
@@ -256,7 +279,8 @@ def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
 class _Block:
     """The columns of one method."""
 
-    def __init__(self, result: Attribution, rows: list[Score], kept: list[int]) -> None:
+    def __init__(self, result: Attribution, rows: list[Score], kept: list[int], palette: _Palette) -> None:
+        self.palette = palette
         self.name = wording.method_name(result)
         self.rows = rows
         self.highest = max(row.score for row in rows)
@@ -294,10 +318,10 @@ class _Block:
         text = Text(self.scores[i].rjust(self.score_width))
         if self.bar:
             bar = _bar(row.score / self.highest if self.highest else 0.0, self.bar)
-            text.append(" ").append(bar, _BAR)
+            text.append(" ").append(bar, self.palette.bar)
         if self.interval:
             text.append(" " + self.intervals[i].ljust(self.interval_width), "dim")
-        style = "dim" if row.bottleneck in ("source", "sink", "none") else colour.ACCENT["terminal"]
+        style = "dim" if row.bottleneck in ("source", "sink", "none") else self.palette.accent
         return text.append(" ").append(row.bottleneck.ljust(self.cut_width), style)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from dataclasses import replace
+from decimal import ROUND_UP, Decimal, localcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InvalidArgumentError
@@ -256,9 +257,12 @@ def score(value: float, places: int) -> str:
 
 
 def uncertainty(value: float, lower: float, upper: float) -> str:
-    """A half-width that covers the certified interval around a value: ``±3e-08``, or ``exact``."""
+    """A half-width that covers the certified interval around a value: ``±3e-8``, or ``exact``."""
     half = max(value - lower, upper - value)
-    return "exact" if half <= 0 else f"±{half:.0e}"
+    if half <= 0:
+        return "exact"
+    with localcontext(rounding=ROUND_UP):  # a bound that is rounded down is none
+        return f"±{Decimal(half):.0e}"
 
 
 def count(number: int) -> str:

@@ -1,0 +1,67 @@
+"""Models by path or name, with the class their configuration asks for, in float32 and without noise."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import attnflow
+
+__all__ = ["load"]
+
+
+def load(name: str, gguf_file: str | None = None, threads: int | None = None) -> tuple[Any, Any]:
+    """The model and its tokenizer: with a language model's head if the weights have one, without a head otherwise."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        message = f"explaining a model needs torch and transformers: pip install 'attnflow[torch]' ({error})"
+        raise attnflow.errors.MissingDependencyError(message) from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if looks_like_path(name) and not Path(name).is_dir():
+        raise attnflow.errors.InvalidArgumentError(f"--model {name}: there is no such folder")
+    options: dict[str, Any] = {"local_files_only": Path(name).is_dir()}
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
+    # Whatever goes wrong in there, it is the folder or the name that the user can do something about.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = transformers.AutoConfig.from_pretrained(name, **options)
+            loader = getattr(transformers, model_class(config))
+            model = loader.from_pretrained(name, dtype=torch.float32, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    except ImportError as error:
+        raise attnflow.errors.MissingDependencyError(f"--model {name}: {_first_line(error)}") from error
+    except Exception as error:
+        raise attnflow.errors.InvalidArgumentError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
+    return model.eval(), tokenizer
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: hub names have one slash at most and no dots in front."""
+    return name.startswith((".", "~", os.sep)) or name.count("/") > 1
+
+
+def model_class(config: Any) -> str:
+    """The transformers class to load a model with, by the architectures that its configuration names."""
+    from transformers.models.auto import modeling_auto as auto
+
+    causal, masked = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    architectures = config.architectures
+    if architectures:
+        has_head = any(architecture in causal.values() for architecture in architectures)
+    else:  # no word on it: a family that has no masked language models is one of language models
+        has_head = config.model_type in causal and config.model_type not in masked
+    return "AutoModelForCausalLM" if has_head else "AutoModel"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

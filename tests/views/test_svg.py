@@ -1,0 +1,155 @@
+"""The SVG pictures: well-formed, complete, in bounds, and true to the flow."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from samples import HOSTILE, sample
+
+from attnflow.attribution import Attribution, PairFlow
+from attnflow.views import ribbons, svg
+from attnflow.views.elements import WIDTH, cells, shorten
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+CASES: dict[str, Attribution] = {
+    "usual": sample(seed=3, n_layers=30),
+    "two flows": sample(seed=4, flows=2),
+    "no flows": sample(flows=0),
+    "published": sample(plain=True),
+    "encoder": sample(kind="encoder", start_token=False, flows=1),
+    "hostile": sample(HOSTILE, flows=3, n_layers=4),
+    "long": sample([f" tok{i}" for i in range(300)], flows=1),
+    "one token": sample(["one"], start_token=False, n_layers=1, flows=1),
+    "wide": sample(["漢" * 200, " " + "x" * 500], flows=1),
+    "many layers": sample(n_layers=200, flows=1),
+    "nothing": sample(values=np.zeros((1, 14)), lower=np.zeros((1, 14)), upper=np.zeros((1, 14)), flows=0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_well_formed_and_stays_inside(name: str) -> None:
+    root = ElementTree.fromstring(svg.picture(CASES[name]))
+    assert root.tag == f"{NAMESPACE}svg"
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    assert (width, height) == (WIDTH, float(root.attrib["height"]))
+    for group in root.iter(f"{NAMESPACE}g"):
+        for element in group:
+            for edge, size, limit in (("x", "width", width), ("y", "height", height)):
+                if element.tag == f"{NAMESPACE}rect":
+                    at = float(element.attrib[edge])
+                    assert -0.1 <= at <= at + float(element.attrib[size]) <= limit + 0.1
+            if element.tag == f"{NAMESPACE}line":
+                assert all(0 <= float(element.attrib[x]) <= width for x in ("x1", "x2"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_loads_nothing_and_runs_nothing(name: str) -> None:
+    text = svg.picture(CASES[name])
+    addresses = re.findall(r"https?://[^\"'\s<]+", text)
+    assert set(addresses) == {"http://www.w3.org/2000/svg"}
+    for element in ElementTree.fromstring(text).iter():
+        tag = element.tag.removeprefix(NAMESPACE)
+        assert tag in {"svg", "style", "g", "rect", "line", "text", "path", "circle", "title"}
+        assert not [name for name in element.attrib if name.startswith("on") or "href" in name]
+
+
+def test_hostile_tokens_are_text() -> None:
+    root = ElementTree.fromstring(svg.picture(CASES["hostile"]))
+    texts = "".join(root.itertext())
+    assert "<script>alert(1)</script>" in texts
+    assert "</style>" in texts
+
+
+def drawn(pair: PairFlow, result: Attribution) -> Any:
+    return ribbons.draw(result, pair)[0]
+
+
+def test_a_ribbon_is_as_thick_as_its_flow() -> None:
+    flow = PairFlow(1, [0, 0, 1, 1], [1, 2, 2, 2], [1, 1, 1, 2], [3.0, 1.0, 3.0, 1.0], cut=[True, False, False, False])
+    values = np.array([[0.0, 4.0, 0.0]])
+    result = sample(
+        ["a", " b", " c"], start_token=False, n_layers=2, values=values, lower=values, upper=values, flows=[flow],
+        bottlenecks=[[-3, 0, -3]],
+    )  # fmt: skip
+    group = drawn(flow, result)
+    thickness = {}
+    for path in group.iter("path"):
+        start, under = re.fullmatch(r"M[\d.]+ ([\d.]+)C.*?V.*C.* ([\d.]+)Z", path.attrib["d"]).groups()  # type: ignore[union-attr]
+        thickness[path.find("title").text.split(",")[0]] = (float(under) - float(start), path.attrib["class"])
+    full = 24 * 0.86
+    assert thickness == {
+        "layer 1: 1  b → 1  b: 3": (pytest.approx(full * 3 / 4, abs=0.11), "cut"),
+        "layer 1: 1  b → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+        "layer 2: 1  b → 2  c: 3": (pytest.approx(full * 3 / 4, abs=0.11), "ribbon"),
+        "layer 2: 2  c → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+    }
+    bands = [rect for rect in group.iter("rect") if rect.attrib["class"] == "band"]
+    assert len(bands) == 1
+    nodes = [float(rect.attrib["height"]) for rect in group.iter("rect") if rect.attrib["class"] == "node"]
+    assert sorted(nodes) == pytest.approx([full / 4, full * 3 / 4, full, full], abs=0.01)
+
+
+@pytest.mark.parametrize(("code", "rings", "bands"), [(-1, 1, 0), (-2, 1, 0), (3, 0, 1)])
+def test_what_limits_is_marked(code: int, rings: int, bands: int) -> None:
+    result = sample(seed=3, bottlenecks=np.full((1, 14), code))
+    assert result.flows is not None
+    group = drawn(result.flows[0], result)
+    assert len(list(group.iter("circle"))) == rings
+    assert len([rect for rect in group.iter("rect") if rect.attrib["class"] == "band"]) == bands
+
+
+def test_the_mean_over_positions_has_a_row_of_its_own() -> None:
+    flow = PairFlow(0, [0, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5])
+    values = np.array([[1.0, 0.0]])
+    result = sample(
+        ["a", " b"], start_token=False, kind="encoder", n_layers=1, targets=[(0, 1)], values=values, lower=values,
+        upper=values, bottlenecks=[[1, -3]], flows=[flow], prediction=None,
+    )  # fmt: skip
+    texts = list(drawn(flow, result).itertext())
+    assert "mean" in texts
+    assert any("mean over positions" in text for text in texts)
+
+
+def test_what_is_not_drawn_is_counted() -> None:
+    n = 120
+    flow = PairFlow(0, [0] * n + [1] * n, [*range(n), *[n - 1] * n], [*[0] * n, *range(n)], [1.0] * (2 * n))
+    values = np.zeros((1, n))
+    values[0, 0] = n
+    tokens = [f" t{i}" for i in range(n)]
+    result = sample(
+        tokens, start_token=False, n_layers=2, values=values, lower=values, upper=values, flows=[flow],
+        bottlenecks=np.zeros((1, n)).astype(int),
+    )  # fmt: skip
+    texts = list(drawn(flow, result).itertext())
+    assert any(text.startswith(f"{n - 44} more positions") for text in texts)
+
+
+def test_an_empty_flow_draws() -> None:
+    flow = PairFlow(1, [], [], [], [])
+    assert "none" not in svg.flow(sample(flows=[flow]), flow)
+
+
+def test_the_chart_has_a_bar_for_every_score() -> None:
+    result = sample(seed=3)
+    root = ElementTree.fromstring(svg.chart(result, sample(plain=True)))
+    bars = [rect for rect in root.iter("rect") if rect.find("title") is not None]
+    assert len(bars) == int((result.values > 0).sum()) + 14
+    assert sum(bar.attrib["class"] == "trivial" for bar in bars) == 14 + int((result.bottlenecks == -1).sum())
+
+
+def test_text_is_measured_and_shortened() -> None:
+    assert cells("漢a\u0301") == 3
+    assert shorten("abcdef", 4) == "abc…"
+    assert cells(shorten("漢字漢字", 4)) <= 4
+    assert shorten("abcd", 4) == "abcd"
+
+
+def test_saving(tmp_path: Path) -> None:
+    path = sample().save(tmp_path / "x.svg", compare=[sample(plain=True)])
+    ElementTree.parse(path)
+    assert "the published method" in path.read_text(encoding="utf-8")

@@ -1,0 +1,211 @@
+"""The terminal view: everything it must say, in every width, with and without colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from samples import HOSTILE, sample
+
+pytest.importorskip("rich")
+
+from rich.cells import cell_len
+
+from attnflow import views
+from attnflow.errors import InvalidArgumentError, MissingDependencyError
+from attnflow.views import terminal
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def test_it_says_all_that_a_reader_must_know() -> None:
+    text = terminal.render(sample(seed=3), sample(plain=True), width=100)
+    for said in (
+        "SmolLM2-135M-Instruct",
+        "predicted     Mary  92.0%",
+        "next token after ' to' (position 14)",
+        "12 layers, 195 nodes, 1\u202f440 edges; 14 players",
+        "Excess ALTI flow",
+        "Plain attention flow  the published method",
+        "Spearman +0.22, 5% of the rank variance",
+        "Spearman −1.00, 100% of the rank variance",
+        "31% of the scores",
+        "433 ms: capture 410 ms, network 20 ms, kernel 3 ms",
+        "every score certified to ±4e-8",
+        "Independent maximum flow from every player",
+        "! This ranking is the order of the tokens.",
+        "verified: flow = cut for all 28 solves",
+    ):
+        assert said in text, said
+
+
+def test_the_table_has_a_line_for_every_player_with_both_methods() -> None:
+    mine, published = sample(seed=3), sample(plain=True)
+    lines = terminal.render(mine, published, width=100).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("   token"))
+    for line, one, other in zip(lines[start + 1 :], mine.rows(), published.rows(), strict=False):
+        position, token, *_ = line.split()
+        assert (int(position), token) == (one.position, one.token.strip())
+        assert f"{other.score:.4f}" in line
+        assert line.rstrip().endswith(other.bottleneck)
+        assert one.bottleneck in line
+
+
+def test_bars_are_as_long_as_their_scores() -> None:
+    values = np.array([[0.0, 0.25, 0.5, 1.0]])
+    result = sample(
+        ["a", " b", " c", " d"], values=values, lower=values, upper=values, bottlenecks=[[-3, 0, 0, 0]], flows=0
+    )
+    lines = terminal.render(result, width=80).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("  token"))
+    bars = [line.count("█") for line in lines[start + 1 : start + 5]]
+    assert bars == [0, 6, 12, 24]
+
+
+def test_the_plain_heatmap_puts_bars_beneath_words() -> None:
+    values = np.array([[1.0, 0.0, 0.5]])
+    result = sample(["ab", " cd", " efg"], start_token=False, values=values, lower=values, upper=values, flows=0)
+    lines = terminal.render(result, width=80).splitlines()
+    at = lines.index("ab cd efg")
+    assert lines[at + 1] == "██    ▅▅▅".replace("▅", lines[at + 1][-1])
+    assert lines[at + 1][-1] in "▃▄▅▆"
+
+
+@pytest.mark.parametrize("width", [24, 30, 40, 57, 58, 59, 60, 72, 80, 81, 100, 133, 200])
+@pytest.mark.parametrize("tokens", [None, HOSTILE, [f" tok{i}" for i in range(300)], ["漢" * 90, " x"], ["one"]])
+@pytest.mark.parametrize("colours", [None, "standard", "256", "truecolor"])
+def test_no_line_is_wider_than_the_terminal(width: int, tokens: list[str] | None, colours: Any) -> None:
+    text = terminal.render(sample(tokens), sample(tokens, plain=True), width=width, colours=colours)
+    for line in text.splitlines():
+        plain = ESCAPE.sub("", line)
+        # Tabs and joined emoji aside, a cell is a cell; rich itself may keep one blank at the end of a wrapped line.
+        assert cell_len(plain.rstrip()) <= width, plain
+
+
+def test_without_colours_there_is_no_escape_code() -> None:
+    assert "\x1b" not in terminal.render(sample(HOSTILE), sample(HOSTILE, plain=True), width=80)
+
+
+def test_colours_come_only_from_us() -> None:
+    text = terminal.render(sample(HOSTILE), width=80, colours="truecolor")
+    assert "\x1b" not in ESCAPE.sub("", text)
+    assert "␛[31mred" in text
+    assert "\u202e" not in text
+
+
+def test_markup_and_emoji_names_in_tokens_stay_as_they_are() -> None:
+    text = ESCAPE.sub("", terminal.render(sample(HOSTILE), width=120, colours="truecolor"))
+    assert text.count("[bold]x[/bold]") == 2  # in the heatmap and in the table
+    assert text.count(":smile:") == 2
+
+
+def test_the_strongest_token_has_the_brightest_background() -> None:
+    result = sample(seed=3)
+    strongest = result.top(1)[0].token.strip()
+    text = terminal.render(result, width=100, colours="truecolor")
+    assert re.search(rf"48;2;227;243;255m{strongest}\x1b", text)
+
+
+def test_long_tables_are_cut_to_the_highest_scores() -> None:
+    result = sample([f" tok{i}" for i in range(300)])
+    text = terminal.render(result, width=80, limit=20)
+    assert "… 280 players with lower scores are not shown" in text
+    table = text[text.index("   token") :]
+    assert {row.token.strip() for row in result.top(20)} == set(re.findall(r"tok\d+", table))
+    assert "not shown" not in terminal.render(result, width=80, limit=None)
+
+
+def test_several_targets_come_one_after_the_other() -> None:
+    one = sample()
+    six = {name: np.repeat(getattr(one, name), 6, axis=0) for name in ("values", "lower", "upper", "bottlenecks")}
+    text = terminal.render(sample(targets=list(range(9, 15)), **six), width=80)
+    assert text.count("target  ") == 4
+    assert "2 more targets" in text
+    assert "all 84 solves" in text
+
+
+def test_results_of_other_tokens_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="same tokens"):
+        terminal.render(sample(), sample(["x"]))
+
+
+# --- show() ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def colourful(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("COLUMNS", "90")
+    return monkeypatch
+
+
+def test_show_colours_a_terminal(colourful: pytest.MonkeyPatch) -> None:
+    views.show(sample(), file=(out := Terminal()))
+    assert "\x1b[" in out.getvalue()
+
+
+def test_show_honours_no_color(colourful: pytest.MonkeyPatch) -> None:
+    colourful.setenv("NO_COLOR", "1")
+    views.show(sample(), file=(out := Terminal()))
+    assert "\x1b" not in out.getvalue()
+    assert "▁" in out.getvalue()
+
+
+def test_show_is_plain_in_a_pipe(colourful: pytest.MonkeyPatch) -> None:
+    views.show(sample(), file=(out := io.StringIO()))
+    assert "\x1b" not in out.getvalue()
+
+
+def test_show_survives_an_encoding_without_the_characters() -> None:
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii") as out:
+        views.show(sample(HOSTILE), file=out)
+        out.flush()
+        assert b"verified: flow = cut" in raw.getvalue()
+
+
+def test_show_prints_to_where_standard_output_is_now(capsys: pytest.CaptureFixture[str]) -> None:
+    sample().show(compare=[sample(plain=True)])
+    assert "all 28 solves" in capsys.readouterr().out
+
+
+def test_show_in_a_notebook_displays_html(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jinja2")
+    shown: list[dict[str, str]] = []
+    display = SimpleNamespace(display=lambda data, raw: shown.append(data))
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", display)  # type: ignore[arg-type]
+    sample().show()
+    assert shown[0]["text/html"].startswith("<article")
+    assert capsys.readouterr().out == ""
+
+
+def test_show_in_ipython_without_a_notebook_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    sample().show()
+    assert "all 14 solves" in capsys.readouterr().out
+
+
+def test_a_missing_rich_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "attnflow.views.terminal")
+    monkeypatch.delattr(views, "terminal")
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with pytest.raises(MissingDependencyError, match=r"attnflow\[views\]"):
+        sample().show()
