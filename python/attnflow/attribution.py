@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from .errors import InvalidArgumentError, MissingDependencyError
+from .maxflow import NONE, SINK, SOURCE
 
 if TYPE_CHECKING:
     import os
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["NONE", "SINK", "SOURCE", "Attribution", "PairFlow", "Score", "spearman"]
-
-SOURCE, SINK, NONE = -1, -2, -3
 
 Kind = Literal["decoder", "encoder"]
 
