@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     cases = [case for case in ALL if options.only in case.name]
     report = {
-        "command": " ".join(
-            ["python benchmarks/compare_peers.py", *(sys.argv[1:] if arguments is None else arguments)]
+        "command": shlex.join(
+            ["python", "benchmarks/compare_peers.py", *(sys.argv[1:] if arguments is None else arguments)]
         ),
         **record(*dict.fromkeys(peer.DISTRIBUTION for peer in peers())),
         "settings": {"threads": 1, "repeats": options.repeats, "seconds": options.seconds, "seed": SEED},

@@ -116,6 +116,7 @@ def attention(model: Model, n: int) -> Floats:
 def capture(model: Model, n: int) -> Floats:
     """One forward pass of transformers' own eager attention: nothing of attnflow is in the benchmark's input."""
     import torch
+
     from packaged_models import load_minilm, load_smollm2
 
     network, tokenizer = load_smollm2(CACHE.parent) if model == "SmolLM2" else load_minilm()

@@ -61,7 +61,6 @@ def draw(report: dict[str, Any], chart: Path) -> None:
         {
             "svg.fonttype": "none",
             "svg.hashsalt": "attnflow",
-            "font.family": ["Helvetica", "Arial", "DejaVu Sans", "sans-serif"],
             "font.size": 11,
             "text.color": INK,
             "axes.labelcolor": INK,
