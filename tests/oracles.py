@@ -231,6 +231,7 @@ def by_linear_program(case: Case, source: Sequence[Node], sink: Sequence[Node]) 
         b_eq=np.zeros(len(inner)) if inner else None,
         bounds=[(0, edge.capacity) for edge in edges],
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     assert result.status == 0, result.message
     return float(-result.fun)
@@ -361,3 +362,28 @@ def check_certificate(flows: Flows, case: Case) -> None:
 def one_pair(case: Case, t: int, s: int) -> Case:
     """The same network with one source and one sink."""
     return Case(case.sizes, case.links, [case.sources[s]], [case.sinks[t]])
+
+
+# ---- bottlenecks -----------------------------------------------------------------------------------------------------
+
+
+def bottleneck(case: Case, source: Sequence[Node], sink: Sequence[Node]) -> set[str | int]:
+    """What may be named the bottleneck: "source", "sink", "none", or links with the largest share of the cut."""
+    answer = exact(case, source, sink)
+    if answer.value == 0:
+        return {"none"}
+    graph = nx.DiGraph((edge.tail, edge.head) for edge in case.edges)
+    graph.add_nodes_from(case.nodes)
+    reached = set(source).union(*(nx.descendants(graph, node) for node in source))
+    reaching = set(sink).union(*(nx.ancestors(graph, node) for node in sink))
+    leaving = [e.capacity for e in case.edges if e.tail in source and e.head not in source and e.head in reaching]
+    arriving = [e.capacity for e in case.edges if e.head in sink and e.tail not in sink and e.tail in reached]
+    if math.inf not in leaving and sum(map(Fraction, leaving)) == answer.value:
+        return {"source"}
+    if math.inf not in arriving and sum(map(Fraction, arriving)) == answer.value:
+        return {"sink"}
+    share: dict[int, Fraction] = defaultdict(Fraction)
+    for edge in case.edges:
+        if edge.tail in answer.source_side and edge.head not in answer.source_side:
+            share[edge.link] += Fraction(edge.capacity)
+    return {link for link, part in share.items() if part == max(share.values())}
