@@ -89,7 +89,7 @@ def test_it_says_all_that_a_reader_must_know() -> None:
         "SmolLM2-135M-Instruct",
         "predicted Mary 92.0%",
         "next token after ' to' (position 14)",
-        "14 players 30 layers 465 nodes 3 600 edges 433 ms in all",
+        "30 layers, 465 nodes, 3 600 edges; 14 players · 433 ms",
         "✓ verified: flow = cut for all 28 solves",
         "Plain attention flow the published method",
         "Spearman −1.00, 100% of the rank variance",
@@ -110,6 +110,14 @@ def test_every_score_is_in_the_table() -> None:
     for (_, _, cells), one, other in zip(rows, mine.rows(), published.rows(), strict=True):
         assert re.findall(r'class="limit[^"]*">(.*?)<', cells) == [one.bottleneck, other.bottleneck]
         assert f"{other.score:.4f}" in cells
+
+
+def test_a_column_of_intervals_only_where_there_is_something_to_say() -> None:
+    exact = sample(seed=3)
+    exact = sample(seed=3, lower=exact.values, upper=exact.values)
+    assert "±" not in html.page(exact)
+    assert "every score exact" in html.page(exact)
+    assert html.page(exact, sample(seed=3)).count('class="pm"') == 2 + 2 * 14
 
 
 def test_the_heatmap_gives_the_highest_score_the_strongest_shade() -> None:

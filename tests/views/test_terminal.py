@@ -29,7 +29,7 @@ def test_it_says_all_that_a_reader_must_know() -> None:
         "SmolLM2-135M-Instruct",
         "predicted     Mary  92.0%",
         "next token after ' to' (position 14)",
-        "12 layers, 195 nodes, 1\u202f440 edges; 14 players",
+        "network      12 layers, 195 nodes, 1\u202f440 edges; 14 players",
         "Excess ALTI flow",
         "Plain attention flow  the published method",
         "Spearman +0.22, 5% of the rank variance",
@@ -54,6 +54,14 @@ def test_the_table_has_a_line_for_every_player_with_both_methods() -> None:
         assert f"{other.score:.4f}" in line
         assert line.rstrip().endswith(other.bottleneck)
         assert one.bottleneck in line
+
+
+def test_a_column_of_intervals_only_where_there_is_something_to_say() -> None:
+    exact = sample(seed=3)
+    text = terminal.render(sample(seed=3, lower=exact.values, upper=exact.values), width=100)
+    assert "±" not in text
+    assert "every score exact" in text
+    assert terminal.render(sample(seed=3), width=100).count("±") == 2 + 14
 
 
 def test_bars_are_as_long_as_their_scores() -> None:

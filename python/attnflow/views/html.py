@@ -52,7 +52,6 @@ def fragment(*results: Attribution) -> str:
         "prediction": first.prediction
         and {"token": wording.visible(first.prediction[0]).strip() or "␣", "share": f"{first.prediction[1]:.1%}"},
         "target": wording.visible(first.target_label),
-        "facts": _facts(results),
         "verified": {"all": all(result.verified for result in results), "line": wording.verified_line(*results)},
         "scale": range(0, colour.LEVELS + 1, 2),
         "names": _names(results),
@@ -93,30 +92,16 @@ def _names(results: Sequence[Attribution]) -> list[str]:
     return [wording.method_name(result) for result in results]
 
 
-def _facts(results: Sequence[Attribution]) -> list[dict[str, str]]:
-    first = results[0]
-    facts = [
-        {"number": wording.count(number), "of": of}
-        for number, of in (
-            (first.players.size, "players"),
-            (first.n_layers, "layers"),
-            (first.n_nodes, "nodes"),
-            (first.n_edges, "edges"),
-        )
-    ]
-    if first.timings:
-        facts.append({"number": wording.seconds(wording.total_time(first)), "of": "in all"})
-    return facts
-
-
 def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
     tables = [result.rows() for result in results]
     rows = []
+    exact = True
     for i, row in enumerate(tables[0]):
         cells = []
         for result, table in zip(results, tables, strict=True):
             highest = float(result.values.max())
             mine = table[i]
+            exact = exact and mine.lower == mine.score == mine.upper
             cells.append(
                 {
                     "percent": _percent(mine.score / highest if highest > 0 else 0.0),
@@ -140,6 +125,7 @@ def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
         "methods": [_method(result) for result in results],
         "chart": Markup(svg.chart(*results)),
         "flows": [Markup(svg.flow(result, pair)) for result in results for pair in result.flows or ()],
+        "exact": exact,
         "rows": rows,
         "top": top,
     }
@@ -177,6 +163,9 @@ def _method(result: Attribution) -> dict[str, Any]:
             "percent": _percent(trivial),
             "words": "none" if math.isnan(trivial) else f"{trivial:.0%} of the scores",
         },
+        "interval": wording.widest(result),
+        "network": wording.network_size(result),
+        "time": wording.seconds(wording.total_time(result)) if result.timings else "",
         "caveats": wording.caveats(result),
         "severe": abs(rho) >= 0.9,
     }

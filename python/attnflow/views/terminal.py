@@ -110,9 +110,6 @@ def _report(console: Console, results: Sequence[Attribution], palette: _Palette,
             ("predicted", Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")))
         )
     facts.append(("target", Text(wording.visible(first.target_label))))
-    sizes = (first.n_layers, first.n_nodes, first.n_edges)
-    layers, nodes, edges = (wording.count(size) for size in sizes)
-    facts.append(("network", Text(f"{layers} layers, {nodes} nodes, {edges} edges; {first.players.size} players")))
     _facts(console, facts)
     for result in results:
         console.print()
@@ -143,7 +140,8 @@ def _method(console: Console, result: Attribution, palette: _Palette) -> None:
         facts.append(
             ("trivial cuts", Text(f"{result.trivial_fraction:.0%} of the scores (bottleneck at source or sink)"))
         )
-    facts.append(("interval", Text(_widest(result))))
+    facts.append(("interval", Text(wording.widest(result))))
+    facts.append(("network", Text(wording.network_size(result))))
     if result.timings:
         stages = ", ".join(
             f"{wording.visible(s)} {wording.seconds(t)}" for s, t in result.timings.items() if s != "total"
@@ -154,11 +152,6 @@ def _method(console: Console, result: Attribution, palette: _Palette) -> None:
         title = f"{caveat.title}. "
         style = f"bold {palette.accent}"
         console.print(Text.assemble(("! ", style), (title, style if caveat.severe else "bold"), caveat.text))
-
-
-def _widest(result: Attribution) -> str:
-    half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
-    return "every score exact" if half <= 0 else f"every score certified to {wording.uncertainty(half, 0.0, half)}"
 
 
 def _facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
@@ -295,6 +288,8 @@ class _Block:
         self.interval = False
 
     def has_room_for_interval(self, width: int) -> bool:
+        if set(self.intervals) == {"exact"}:  # said once, above the table
+            return False
         return width - self.narrowest >= 1 + self.interval_width + 1 + 6
 
     def fit(self, width: int, interval: bool) -> None:

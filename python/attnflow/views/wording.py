@@ -25,6 +25,7 @@ __all__ = [
     "each_sink",
     "method_name",
     "method_note",
+    "network_size",
     "pieces",
     "position_share",
     "require_same_tokens",
@@ -35,6 +36,7 @@ __all__ = [
     "uncertainty",
     "verified_line",
     "visible",
+    "widest",
 ]
 
 _NAMED = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u00a0": "⍽", "\x7f": "␡", "\u2028": "⏎", "\u2029": "⏎", "\x85": "⏎"}
@@ -263,6 +265,18 @@ def uncertainty(value: float, lower: float, upper: float) -> str:
         return "exact"
     with localcontext(rounding=ROUND_UP):  # a bound that is rounded down is none
         return f"±{Decimal(half):.0e}"
+
+
+def widest(result: Attribution) -> str:
+    """How far any score can be from the truth."""
+    half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
+    return "every score exact" if half <= 0 else f"every score certified to {uncertainty(half, 0.0, half)}"
+
+
+def network_size(result: Attribution) -> str:
+    """How large the network was that was solved."""
+    layers, nodes, edges = (count(size) for size in (result.n_layers, result.n_nodes, result.n_edges))
+    return f"{layers} layers, {nodes} nodes, {edges} edges; {count(result.players.size)} players"
 
 
 def count(number: int) -> str:

@@ -1,0 +1,77 @@
+"""What did a real language model's prediction draw on? ``make demo`` runs this.
+
+Explains SmolLM2-135M-Instruct's next token by exact maximum flow through its attention, beside the method as it was
+published, prints both and writes ``attnflow-demo.html``. The model comes from a pip package: nothing is downloaded from
+a model hub.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import attnflow
+from packaged_models import load_smollm2
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = "When Mary and John went to the store, John gave a drink to"
+PAGE = ROOT / "attnflow-demo.html"
+
+
+def main() -> None:
+    """Load, explain twice, show, and write the page."""
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        started = time.perf_counter()
+        say(status, console, "importing torch and transformers")
+        hush()
+        model, tokenizer = load_smollm2(ROOT / ".cache", progress=lambda what: say(status, console, what))
+        loading = time.perf_counter() - started
+        say(status, console, "explaining: excess flow on ALTI contributions")
+        result = attnflow.explain(model, tokenizer, TEXT, progress=step(status, "excess flow"))
+        say(status, console, "explaining: plain attention flow, the published method")
+        published = attnflow.explain(
+            model,
+            tokenizer,
+            TEXT,
+            measure="attention",
+            residual=0.5,
+            calibration=None,
+            progress=step(status, "plain attention flow"),
+        )
+    name = {"model": "SmolLM2-135M-Instruct"}
+    result = replace(result, timings={"loading": loading, **result.timings}, options={**name, **result.options, **name})
+    published = replace(published, options={**name, **published.options, **name})
+    result.show(compare=[published])
+    result.save(PAGE, compare=[published])
+    print(f"\nwrote {PAGE.relative_to(ROOT)}: open it in a browser")
+
+
+def say(status: Status, console: Console, what: str) -> None:
+    """Announce a stage: on a terminal in one line that changes, elsewhere in a line of its own."""
+    if console.is_terminal:
+        status.update(what)
+    else:
+        print(f"... {what}", file=sys.stderr, flush=True)
+
+
+def hush() -> None:
+    """Silence what transformers says while it loads: it is about its own future, and not about this demo."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="transformers")
+
+
+if __name__ == "__main__":
+    main()
