@@ -15,10 +15,12 @@ from samples import HOSTILE, sample
 pytest.importorskip("rich")
 
 from rich.cells import cell_len
+from rich.color import Color
 
 from attnflow import views
 from attnflow.errors import InvalidArgumentError, MissingDependencyError
 from attnflow.views import terminal
+from attnflow.views.colour import contrast
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -117,6 +119,18 @@ def test_the_strongest_token_has_the_brightest_background() -> None:
     strongest = result.top(1)[0].token.strip()
     text = terminal.render(result, width=100, colours="truecolor")
     assert re.search(rf"48;2;227;243;255m{strongest}\x1b", text)
+
+
+def test_the_indexed_scale_rises_and_can_be_read() -> None:
+    palette = terminal._palette("256")
+    assert palette.shades is not None
+    lightness = []
+    for style in palette.shades:
+        ink, background = (Color.from_ansi(int(n)).get_truecolor().hex for n in re.findall(r"color\((\d+)\)", style))
+        assert contrast(ink, background) >= 4.5
+        lightness.append(contrast(background, "#000000"))
+    assert lightness == sorted(lightness)
+    assert len(set(lightness)) == 12
 
 
 def test_long_tables_are_cut_to_the_highest_scores() -> None:

@@ -14,7 +14,7 @@ from . import colour, wording
 
 try:
     from rich.cells import cell_len, set_cell_size
-    from rich.color import Color, ColorSystem
+    from rich.color import Color
     from rich.console import Console
     from rich.text import Text
 except ImportError as error:
@@ -47,13 +47,25 @@ def _palette(colours: ColourSystem | None) -> _Palette:
     if colours is None or colours == "standard":  # sixteen colours make no scale
         return _Palette(None, "blue", "yellow")
 
-    def name(code: str) -> str:
-        return code if colours == "truecolor" else f"color({Color.parse(code).downgrade(ColorSystem.EIGHT_BIT).number})"
-
     shades = colour.shades(colour.TERMINAL)
-    styles = tuple(f"{name(shade.ink)} on {name(shade.background)}" for shade in shades)
-    # The bar's colour is of a lightness that stands out on black and on white.
-    return _Palette(styles, name(shades[15].background), name(colour.ACCENT["terminal"]))
+    if colours == "truecolor":
+        styles = tuple(f"{shade.ink} on {shade.background}" for shade in shades)
+        # The bar's colour is of a lightness that stands out on black and on white.
+        return _Palette(styles, shades[15].background, colour.ACCENT["terminal"])
+    return _Palette(
+        tuple(_indexed(step / colour.LEVELS) for step in range(colour.LEVELS + 1)), "color(32)", "color(208)"
+    )
+
+
+# The blues among the 256 colours, by lightness. The nearest ones to the true scale would wander through other hues.
+_BLUES = (233, 17, 18, 24, 25, 31, 32, 74, 75, 117, 153, 195)
+
+
+def _indexed(share: float) -> str:
+    number = _BLUES[round(share * (len(_BLUES) - 1))]
+    red, green, blue = Color.from_ansi(number).get_truecolor()
+    white = colour.contrast("#ffffff", f"#{red:02x}{green:02x}{blue:02x}") >= 4.5
+    return f"color({231 if white else 16}) on color({number})"
 
 
 def render(*results: Attribution, width: int = 80, colours: ColourSystem | None = None, limit: int | None = 60) -> str:
