@@ -29,6 +29,7 @@ one_thread()
 import numpy as np  # noqa: E402
 
 import attnflow  # noqa: E402
+from attnflow.maxflow import Algorithm  # noqa: E402
 from instances import ALL, Instance, load  # noqa: E402
 from peers import Peer, peers  # noqa: E402
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(instance: Instance, algorithms: Sequence[str], repeats: int, seconds: float) -> dict[str, Any]:
+def compare(instance: Instance, algorithms: Sequence[Algorithm], repeats: int, seconds: float) -> dict[str, Any]:
     """One case: everybody's answers checked against each other, then everybody's time."""
     case = instance.case
     everyone = np.random.default_rng(SEED).permutation(case.n).tolist()
@@ -69,7 +70,7 @@ def compare(instance: Instance, algorithms: Sequence[str], repeats: int, seconds
     flows = {}
     for algorithm in algorithms:
 
-        def solve_all(algorithm: str = algorithm) -> attnflow.maxflow.Flows:
+        def solve_all(algorithm: Algorithm = algorithm) -> attnflow.maxflow.Flows:
             return attnflow.maxflow.layered(instance.floats, sinks=[case.sink], threads=1, algorithm=algorithm)
 
         flows[algorithm] = solve_all()

@@ -38,6 +38,7 @@ ARROWS = {
     "explain": {"capture (lazily)", "network", "attribution", "errors", "numpy"},
     "views": {"attribution", "errors", "numpy", "rich", "jinja2", "markupsafe", "IPython (lazily)"},
     "cli": {PUBLIC},
+    "__main__": {"cli"},
 }
 # Packages that only a command line or a picture needs: never loaded while a module is being imported by another room.
 CLI_PACKAGES = {"torch", "transformers", "rich"}
