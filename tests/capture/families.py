@@ -99,11 +99,20 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "eos_token_id": 2,
         },
     ),
+    "t5": (
+        "T5EncoderModel",
+        "T5Config",
+        {"vocab_size": VOCABULARY, "d_model": 32, "num_layers": 3, "num_heads": 4, "d_ff": 40, "d_kv": 8},
+    ),
     "roberta": ("RobertaModel", "RobertaConfig", {**ENCODER, **PAD}),
 }
 # Models that do not use the attention interface.
 HOOKED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "bloom": ("BloomForCausalLM", "BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "bloom": (
+        "BloomForCausalLM",
+        "BloomConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 3, "n_head": 4},
+    ),
     "deberta_v2": (
         "DebertaV2Model",
         "DebertaV2Config",
@@ -115,6 +124,11 @@ HOOKED: dict[str, tuple[str, str, dict[str, Any]]] = {
         "GPTJForCausalLM",
         "GPTJConfig",
         {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "rotary_dim": 8},
+    ),
+    "openai_gpt": (
+        "OpenAIGPTLMHeadModel",
+        "OpenAIGPTConfig",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
     ),
     "mpnet": ("MPNetModel", "MPNetConfig", {**WIDE, **PAD}),
 }

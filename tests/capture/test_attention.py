@@ -9,12 +9,13 @@ from families import DECODERS, ENCODERS, FAMILIES, HOOKED, LENGTH, build, eager_
 
 torch = pytest.importorskip("torch")
 from attnflow.capture import contributions  # noqa: E402
+from attnflow.errors import CaptureError  # noqa: E402
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_mean_of_the_eager_weights(family: str, ids: Any) -> None:
     weights, _ = eager_attentions(family, ids)
-    result = contributions(build(family), ids)
+    result = contributions(build(family, "eager" if family == "falcon_alibi" else None), ids)
     assert len(result.matrices) == len(weights) == 3
     for got, expected in zip(result.matrices, weights, strict=True):
         assert got.dtype == torch.float32
@@ -47,7 +48,7 @@ def test_blocks_of_one_query_give_the_same(family: str, implementation: str, ids
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_the_models_own(family: str, ids: Any) -> None:
-    model = build(family)
+    model = build(family, "eager" if family == "falcon_alibi" else None)
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))
     got = contributions(model, ids).logits
@@ -56,10 +57,13 @@ def test_logits_are_the_models_own(family: str, ids: Any) -> None:
         return
     assert got is not None
     assert got.dtype == torch.float32
-    if family in HOOKED:  # run eagerly, so equal up to rounding
-        assert (got - expected.logits[0]).abs().max() <= 1e-4
-    else:
-        assert torch.equal(got, expected.logits[0])
+    assert torch.equal(got, expected.logits[0])
+
+
+def test_eager_weights_that_the_model_does_not_use_are_refused(ids: Any) -> None:
+    """Falcon with ALiBi adds its bias once under sdpa and twice when run eagerly."""
+    with pytest.raises(CaptureError, match=r"FalconForCausalLM.*eager"):
+        contributions(build("falcon_alibi", "sdpa"), ids)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral", "modernbert", "gpt2"])
@@ -85,7 +89,7 @@ def test_head_reductions(family: str, heads: Any, ids: Any) -> None:
             expected = all_heads[heads]
         else:
             expected = sum(w * head for w, head in zip(heads, all_heads, strict=True))
-        assert (got - expected).abs().max() <= 1e-6
+        assert (got - expected).abs().max() <= 2e-6
 
 
 def test_a_window_hides_what_is_further_back(ids: Any) -> None:
@@ -122,9 +126,7 @@ def test_right_padding_equals_the_padded_eager_pass(family: str, ids: Any) -> No
     mask = (torch.arange(LENGTH + 4) < LENGTH).long()[None]
     with torch.no_grad():
         weights = build(family, "eager")(input_ids=padded, attention_mask=mask, output_attentions=True).attentions
-    for got, expected in zip(
-        contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True
-    ):
+    for got, expected in zip(contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True):
         assert (got - expected[0, :, :LENGTH, :LENGTH].mean(dim=0)).abs().max() <= 1e-6
 
 
@@ -135,15 +137,15 @@ def test_left_padding_equals_the_padded_eager_pass(family: str, ids: Any) -> Non
     mask = (torch.arange(LENGTH + 4) >= 4).long()[None]
     with torch.no_grad():
         weights = build(family, "eager")(input_ids=padded, attention_mask=mask, output_attentions=True).attentions
-    for got, expected in zip(
-        contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True
-    ):
+    for got, expected in zip(contributions(build(family), padded, attention_mask=mask).matrices, weights, strict=True):
         assert (got - expected[0, :, 4:, 4:].mean(dim=0)).abs().max() <= 2e-6
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_oss", "bert", "bloom"])
 def test_other_precisions(family: str, dtype: str, ids: Any) -> None:
+    if (family, dtype) == ("gpt_oss", "float64"):
+        pytest.skip("torch has no grouped products of float64, which its experts need")
     weights, _ = eager_attentions(family, ids)
     result = contributions(build(family, dtype=getattr(torch, dtype)), ids)
     first = (result.matrices[0] - weights[0].mean(dim=0)).abs().max()

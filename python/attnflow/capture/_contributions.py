@@ -121,16 +121,15 @@ def contributions(
 
     Examples
     --------
-    >>> import torch
-    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from attnflow.capture import contributions
-    >>> _ = torch.manual_seed(0)
-    >>> model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=8, vocab_size=11, n_positions=16))
+    >>> options = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=11, **options))
     >>> result = contributions(model, [1, 2, 3, 4])
     >>> [tuple(matrix.shape) for matrix in result.matrices], result.kind, tuple(result.logits.shape)
     ([(4, 4), (4, 4)], 'decoder', (4, 11))
-    >>> result.matrices[0].sum(dim=1)
-    tensor([1.0000, 1.0000, 1.0000, 1.0000])
+    >>> [round(total, 3) for total in result.matrices[0].sum(dim=1).tolist()]
+    [1.0, 1.0, 1.0, 1.0]
     """
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch module of transformers, got {type(model).__name__}")
@@ -201,12 +200,16 @@ class _Run:
         placeholders: list[Tensor] = []
         n = self.ids.shape[1]
         with (
-            _state.eager_configuration(self.model),
+            _state.eager_configuration(self.model) as changed,
             _hooks.catching(self.model, n, self._report, placeholders, self.block_bytes),
         ):
             outputs = self._forward(output_attentions=True)
         _hooks.verify_returned(self.model, outputs, placeholders)
-        return outputs
+        if not changed:
+            return outputs
+        own = self._forward()
+        _hooks.verify_output(self.model, outputs, own)
+        return own
 
     def _forward(self, **options: Any) -> Any:
         options = {"output_attentions": False, "use_cache": False, "return_dict": True, **options}
@@ -216,7 +219,7 @@ class _Run:
         if "input_ids" not in parameters and not any(
             p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters.values()
         ):
-            raise CaptureError(f"{type(self.model).__name__} does not read input_ids: only models of text are supported")
+            raise CaptureError(f"{type(self.model).__name__} does not read input_ids: it is not a model of text")
         return self.model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids), **options)
 
     def _attention(self, module: nn.Module, attention: ComputedAttention) -> None:
@@ -224,8 +227,7 @@ class _Run:
         if not self.measure.needs_subblock:
             self._report(module, attention)
             return
-        place = _layers.layer_of(self.model, attention.name)
-        tape = None if place is None else self.tapes.get(f"{place[0]}.{place[1]}")
+        tape = self.tapes.get(_layers.layer_of(self.model, attention.name) or "")
         if tape is None:
             raise CaptureError(
                 f"layer {attention.name!r}: measure {self.measure.name!r} cannot tell which layer it belongs to: use "
@@ -253,7 +255,8 @@ def _kind(model: nn.Module, matrices: Sequence[Tensor]) -> Literal["decoder", "e
     if matrices[0].shape[0] > 1:
         ahead = any(bool(torch.triu(matrix, diagonal=1).any()) for matrix in matrices)
         return "encoder" if ahead else "decoder"
-    causal = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
+    stated = [getattr(module, "is_causal", None) for module in model.modules()]
+    causal = [value for value in stated if isinstance(value, bool)]
     if not causal:
         causal = [bool(getattr(model.config, "is_decoder", False)) or "Causal" in type(model).__name__]
     return "decoder" if all(causal) else "encoder"

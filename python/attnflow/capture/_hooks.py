@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnflow.capture._attention import GivenAttention
+from attnflow.capture._attention import GivenAttention, tolerance
 from attnflow.errors import CaptureError
 
-__all__ = ["catching", "verify_returned"]
+__all__ = ["catching", "verify_output", "verify_returned"]
 
 Report = Callable[[nn.Module, GivenAttention], None]
 
@@ -37,7 +37,7 @@ def catching(model: nn.Module, n: int, report: Report, placeholders: list[Tensor
 
     def hook(module: nn.Module, _: Any, output: Any) -> Any:
         # Modules that return a bare tensor (softmax, dropout) hand probabilities on to be used: hands off.
-        if not isinstance(output, tuple):
+        if not isinstance(output, tuple | list):
             return None
         places = [i for i, item in enumerate(output) if i > 0 and _is_attention(item, n)]
         if not places:
@@ -47,7 +47,8 @@ def catching(model: nn.Module, n: int, report: Report, placeholders: list[Tensor
         (place,) = places
         report(module, GivenAttention(names[module], output[place][0].detach(), block_bytes))
         placeholders.append(torch.empty(0, device=output[place].device))
-        return (*output[:place], placeholders[-1], *output[place + 1 :])
+        replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
+        return replaced if isinstance(output, list) else tuple(replaced)
 
     handles = []
     try:
@@ -69,6 +70,25 @@ def verify_returned(model: nn.Module, outputs: Any, placeholders: list[Tensor]) 
         raise CaptureError(
             f"{type(model).__name__} returned {len(returned)} attentions and {len(placeholders)} were caught inside "
             "its layers: they do not match. Build the matrices yourself and pass them to attnflow.Network"
+        )
+
+
+def verify_output(model: nn.Module, eager: Any, own: Any) -> None:
+    """Assert that the eager pass, whose weights were caught, computed what the model computes as it was loaded.
+
+    Some models do not: Falcon with ALiBi adds its bias twice when run eagerly.
+    """
+    name = "logits" if "logits" in own else next(iter(own.keys()))
+    expected, got = own[name], eager[name]
+    scale = expected.abs().amax()
+    error = float((got - expected).abs().amax() / scale.clamp_min(torch.finfo(scale.dtype).tiny))
+    limit = tolerance(expected.dtype, eager=True)
+    if not error <= limit:
+        raise CaptureError(
+            f"{type(model).__name__}: run with eager attention, its {name} are off by {error:.2g} of their scale from "
+            f"those of the implementation it was loaded with (limit {limit:g}), so that eager weights are not the "
+            "ones it uses. Load it with attn_implementation='eager' to explain that pass, or pass matrices of your "
+            "own to attnflow.Network"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from attnflow.errors import CaptureError, InvalidArgumentError
 
-__all__ = ["Text", "context_length", "prepare", "text_configuration"]
+__all__ = ["Text", "context_length", "prepare", "refuse_unknown_kinds", "text_configuration"]
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def prepare(model: nn.Module, input_ids: Any, attention_mask: Any) -> Text:
         raise InvalidArgumentError(
             f"the text has {ids.numel()} tokens, and the model's context holds {limit}: shorten or split it"
         )
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    vocabulary = getattr(embeddings, "num_embeddings", None)
+    embeddings: Any = getattr(model, "get_input_embeddings", lambda: None)
+    vocabulary = getattr(embeddings(), "num_embeddings", None)
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or (isinstance(vocabulary, int) and high >= vocabulary):
         raise InvalidArgumentError(
@@ -124,9 +125,9 @@ def _row(values: Any, name: str) -> Tensor:
 
 def refuse_unknown_kinds(model: nn.Module) -> None:
     """Turn away, by name, the kinds of model whose attention is more than one stack over one text."""
-    config = model.config
     name = type(model).__name__
-    if getattr(config, "is_encoder_decoder", False):
+    decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters
+    if decodes and getattr(model.config, "is_encoder_decoder", False):
         raise CaptureError(
             f"{name} is an encoder-decoder model, which is not supported yet: pass its encoder alone "
             "(model.get_encoder()), or a decoder-only model"

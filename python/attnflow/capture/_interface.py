@@ -31,7 +31,7 @@ _turn = threading.RLock()
 
 def available() -> bool:
     """Whether this version of transformers has the interface in the form listened at here."""
-    return hasattr(AttentionInterface, "get_interface")
+    return "get_interface" in vars(AttentionInterface)
 
 
 @contextmanager
@@ -43,11 +43,10 @@ def listening(model: nn.Module, report: Report, block_bytes: int) -> Iterator[No
     """
     names = {module: name for name, module in model.named_modules()}
     thread = threading.get_ident()
-    # mypy: the attribute is looked up on the class on purpose, to be put back exactly as it was.
-    original = AttentionInterface.__dict__["get_interface"] if available() else None
+    original = AttentionInterface.__dict__["get_interface"]
 
     def get_interface(self: Any, implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        function = original(self, implementation, default)  # type: ignore[misc]
+        function: Callable[..., Any] = original(self, implementation, default)
         if threading.get_ident() != thread:
             return function
 
@@ -99,10 +98,11 @@ class _Call:
             output = self._in_blocks(module, query, key, value, mask, options, block_bytes)
         else:
             output = self.function(module, query, key, value, mask, **options)[0]
-        flat = mask is not None and mask.ndim == 2  # flash attention: which tokens are padding; here none is
-        if flat and not bool(mask.all()):
-            raise CaptureError(f"layer {name!r}: its mask hides tokens of a text without padding")
-        readable = None if mask is None or flat else mask[..., : key.shape[2]]
+        readable = None if mask is None else mask[..., : key.shape[2]]
+        if mask is not None and mask.ndim == 2:  # flash attention: which tokens are padding; here none is
+            if not bool(mask.all()):
+                raise CaptureError(f"layer {name!r}: its mask hides tokens of a text without padding")
+            readable = None
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         return output, ComputedAttention(

@@ -15,7 +15,7 @@ from torch import nn
 
 from attnflow.errors import CaptureError
 
-__all__ = ["layer_of", "listens_at_interface", "uses_interface", "verify_calls"]
+__all__ = ["expected_calls", "layer_of", "listens_at_interface", "uses_interface", "verify_calls"]
 
 
 def listens_at_interface(module: nn.Module) -> bool:
@@ -34,18 +34,20 @@ def uses_interface(model: nn.Module) -> bool:
     return any(listens_at_interface(module) for module in model.modules())
 
 
-def layer_of(model: nn.Module, name: str) -> tuple[str, int] | None:
-    """The stack and the index a module belongs to: ``("model.layers", 3)`` for ``"model.layers.3.self_attn"``.
+def places(model: nn.Module, name: str) -> list[tuple[str, int]]:
+    """The stacks a module belongs to, innermost first: ``[("model.layers", 3)]`` for ``"model.layers.3.self_attn"``.
 
-    The innermost list wins: ALBERT keeps a list of groups of lists of layers.
+    There can be several: ALBERT keeps a list of groups of lists of layers, T5 a list of blocks of lists of sub-blocks.
     """
     parts = name.split(".")
-    for end in range(len(parts) - 1, -1, -1):
-        if parts[end].isdigit():
-            stack = ".".join(parts[:end])
-            if isinstance(model.get_submodule(stack), nn.ModuleList | nn.Sequential):
-                return stack, int(parts[end])
-    return None
+    stacks = ((".".join(parts[:end]), int(parts[end])) for end in range(len(parts) - 1, -1, -1) if parts[end].isdigit())
+    return [place for place in stacks if isinstance(model.get_submodule(place[0]), nn.ModuleList | nn.Sequential)]
+
+
+def layer_of(model: nn.Module, name: str) -> str | None:
+    """Name of the innermost layer around a module, or None."""
+    found = places(model, name)
+    return f"{found[0][0]}.{found[0][1]}" if found else None
 
 
 def expected_calls(config: Any) -> int | None:
@@ -83,17 +85,19 @@ def verify_calls(model: nn.Module, config: Any, called: Sequence[str]) -> tuple[
             f"no attention of {type(model).__name__} could be captured: it neither uses transformers' attention "
             "interface nor returns attentions. Build the matrices yourself and pass them to attnflow.Network"
         )
-    places = [layer_of(model, name) for name in called]
-    stacks = {place[0] if place is not None else "" for place in places}
-    if len(stacks) > 1:
+    found = [places(model, name) for name in called]
+    # The innermost stack that holds them all.
+    common = [stack for stack, _ in found[0] if all(stack in dict(other) for other in found)]
+    if not common and len(called) > 1:
+        stacks = sorted({other[-1][0] if other else "" for other in found})
         raise CaptureError(
-            f"attention came from several stacks of layers ({', '.join(sorted(stacks))}), and which feeds which is "
-            "unknown: capture a model with a single stack"
+            f"attention came from several stacks of layers ({', '.join(stacks)}), and which feeds which is unknown: "
+            "capture a model with a single stack"
         )
-    (stack,) = stacks
-    indices = [place[1] if place is not None else 0 for place in places]
+    stack = common[0] if common else ""
+    indices = [dict(other).get(stack, 0) for other in found]
     modules = model.get_submodule(stack)
-    length = len(modules) if stack and isinstance(modules, nn.ModuleList | nn.Sequential) else 1
+    length = len(modules) if isinstance(modules, nn.ModuleList | nn.Sequential) else 1
 
     if len(set(called)) < len(called):
         # The same module more than once: right for layers that share their weights, wrong for anything else, and the

@@ -36,8 +36,8 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def eager_configuration(model: nn.Module) -> Iterator[None]:
-    """Make every configuration in the model say "eager" while the body runs.
+def eager_configuration(model: nn.Module) -> Iterator[bool]:
+    """Make every configuration in the model say "eager" while the body runs; yields whether that changed any.
 
     Models without the attention interface still read this when they build their masks and choose a branch: under
     "sdpa" some would add a boolean mask to their scores, which raises no error and is wrong. The private field is set
@@ -57,7 +57,7 @@ def eager_configuration(model: nn.Module) -> Iterator[None]:
     try:
         for config, _ in seen.values():
             config.__dict__[field] = "eager"
-        yield
+        yield any(value not in ("eager", None) for _, value in seen.values())
     finally:
         for config, value in seen.values():
             config.__dict__[field] = value

@@ -7,6 +7,7 @@ done, the module that read the heads' output is its projection, and the arithmet
 =============  ==================================================  ==========================
 sequential     z = (x + o) + m           m: some module's output   Llama, GPT-2, Qwen, Gemma
 parallel       z = x + o + m             the same equation         GPT-NeoX, Phi
+alone          z = x + o                                           T5
 sandwich       z = (x + N(o)) + m        N: a norm that read o     Gemma 2 and 3, OLMo 2
 post-norm      z = M(N(x + o) + m)       N: a norm that read x+o   BERT and its kin
 =============  ==================================================  ==========================
@@ -103,11 +104,8 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
     """
     running: dict[str, Tape] = {}
     handles: list[Any] = []
-    layers = {
-        f"{place[0]}.{place[1]}"
-        for name, module in model.named_modules()
-        if listens_at_interface(module) and (place := layer_of(model, name)) is not None
-    }
+    attentions = [name for name, module in model.named_modules() if listens_at_interface(module)]
+    layers = {layer_of(model, name) for name in attentions}
 
     def begin(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -132,7 +130,7 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
         return hook
 
     try:
-        for name in sorted(layers):
+        for name in sorted(filter(None, layers)):
             layer = model.get_submodule(name)
             handles.append(layer.register_forward_pre_hook(begin(name), with_kwargs=True))
             for inner in layer.modules():
@@ -162,7 +160,7 @@ def resolve(layer: str, tape: Tape) -> SubBlock:
         if projected.wrote.numel() != n * d or tape.read is None or tape.wrote is None:
             continue
         if tape.read.numel() != n * d or tape.wrote.numel() != n * d:
-            reason = f"its input {tuple(tape.read.shape)} and output {tuple(tape.wrote.shape)} are not one residual stream"
+            reason = f"it reads {tuple(tape.read.shape)} and writes {tuple(tape.wrote.shape)}: not one residual stream"
             continue
         x, o, z = (t.reshape(n, d).to(work) for t in (tape.read, projected.wrote, tape.wrote))
         projection = _linear_part(projected.module, attention, d)
@@ -195,7 +193,8 @@ class _Equality:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.relative = tolerance(dtype)
-        self.rounding = 8 * torch.finfo(dtype).eps
+        # One half of eps for each of a few additions. Norms round to float32 inside, also in float64 models.
+        self.rounding = max(2 * torch.finfo(dtype).eps, 8 * torch.finfo(torch.float32).eps)
 
     def __call__(self, got: Tensor, part: Tensor, *terms: Tensor) -> bool:
         """Whether ``got == part + sum(terms)``, judged on the scale of ``part``.
@@ -215,12 +214,14 @@ def _structure(
     x: Tensor, o: Tensor, z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
 ) -> tuple[str, Norm | None] | None:
     """The line of the table above that holds."""
-    if any(equal(z - m, o, x) for _, _, m in entries):
+    if any(equal(z, o, x, m) for _, _, m in entries):
         return "sequential or parallel", None
+    if equal(z, o, x):
+        return "alone", None
     for module, read, s in entries:
         if read.shape == o.shape and equal(read, o):
             norm = _norm(module, read, s, equal)
-            if norm is not None and any(equal(z - m, s, x) for _, _, m in entries):
+            if norm is not None and any(equal(z, s, x, m) for _, _, m in entries):
                 return "sandwich", norm
     for module, read, h in entries:
         if read.shape == o.shape and equal(read, o, x):

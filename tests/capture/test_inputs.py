@@ -1,0 +1,141 @@
+"""Bad input is refused with the value and the rule, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from families import VOCABULARY, build
+
+torch = pytest.importorskip("torch")
+import transformers  # noqa: E402
+
+from attnflow.capture import contributions  # noqa: E402
+from attnflow.capture._inputs import context_length  # noqa: E402
+from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "empty"),
+        ([[]], "empty"),
+        ([[1, 2], [3, 4]], r"one text.*\(2, 2\)"),
+        ([1.5, 2.0], "integers"),
+        ([True, False], "integers"),
+        ("text", "str"),
+        (None, "NoneType"),
+        ({"input_ids": [1]}, r"encoding\['input_ids'\]"),
+        ([1, VOCABULARY], f"0..{VOCABULARY - 1}, got {VOCABULARY}"),
+        ([1, -1], "got -1"),
+        ([5] * 65, "65 tokens.*64"),
+    ],
+)
+def test_ids(ids: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        contributions(build("llama"), ids)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([1, 1], "2 entries for 4 tokens"),
+        ([0, 0, 0, 0], "all 4 tokens are padding"),
+        ([1, 0, 1, 1], "position 1"),
+        ([[1, 1, 1, 1], [1, 1, 1, 1]], r"\(2, 4\)"),
+    ],
+)
+def test_masks(mask: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        contributions(build("llama"), [1, 2, 3, 4], attention_mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measure": "rollout"}, "alti.*attention.*rollout"),
+        ({"measure": 3}, "measure"),
+        ({"heads": "median"}, "median"),
+        ({"heads": 4}, "heads=4.*4 heads"),
+        ({"heads": True}, "heads"),
+        ({"heads": 1.5}, "heads"),
+        ({"heads": None}, "heads"),
+        ({"heads": [1.0, 2.0]}, "2 weights.*4 heads"),
+        ({"heads": [1.0, -1.0, 0.0, 0.0]}, "not negative"),
+        ({"heads": [1.0, float("nan"), 0.0, 0.0]}, "finite"),
+        ({"block_bytes": 0}, "block_bytes.*0"),
+    ],
+)
+def test_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        contributions(build("llama"), [1, 2, 3], **options)
+
+
+def test_models_that_are_none() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"torch module.*str"):
+        contributions("gpt2", [1])  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match=r"\.config.*Linear"):
+        contributions(torch.nn.Linear(2, 2), [1])
+
+
+def test_encoder_decoder_models_are_refused_and_their_encoder_accepted() -> None:
+    config = transformers.BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_position_embeddings=32,
+    )
+    with pytest.raises(CaptureError, match=r"BartForConditionalGeneration.*get_encoder"):
+        contributions(transformers.BartForConditionalGeneration(config), [5, 6, 7])
+
+
+def test_a_model_without_any_attention_is_refused() -> None:
+    config = transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4)
+    with pytest.raises(CaptureError, match=r"MambaForCausalLM"):
+        contributions(transformers.MambaForCausalLM(config), [5, 6, 7])
+
+
+def test_a_hybrid_model_names_the_layer_without_attention() -> None:
+    config = transformers.Qwen3NextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+    )
+    with pytest.raises(CaptureError, match=r"model\.layers\.0'.*1 of 4 layers"):
+        contributions(transformers.Qwen3NextForCausalLM(config).eval(), [5, 6, 7])
+
+
+def test_numbers_that_are_not_finite_name_the_layer() -> None:
+    model = build("llama")
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
+    with pytest.raises(CaptureError, match=r"model\.layers\.1"):
+        contributions(model, [1, 2, 3])
+
+
+def test_context_lengths() -> None:
+    assert context_length(build("llama")) == 64
+    assert context_length(build("gpt2")) == 64
+    assert context_length(build("roberta")) == 63  # positions start after the padding index, which is 0 here
+    assert context_length(build("bloom")) is None
+    with pytest.raises(InvalidArgumentError, match=r"64 tokens.*63"):
+        contributions(build("roberta"), [5] * 64)
+    assert contributions(build("roberta"), [5] * 63).n_positions == 63
+    assert contributions(build("opt"), [5] * 64).n_positions == 64
