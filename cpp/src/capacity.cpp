@@ -180,10 +180,10 @@ double Quantum::upper(Units units) const {
 
 CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum)
     : network_(network), quantum_(quantum), index_(network.links().size()) {
-    // Scales 2^4, 2^8 and 2^12 below the largest capacity, then everything: attention spans many orders of magnitude,
-    // and a flow routed on the fat edges first touches a tenth of the edges that a flow on all of them does.
+    // Scales 2^5 and 2^10 below the largest capacity, then everything: attention spans many orders of magnitude, and a
+    // flow routed on the fat edges first needs far fewer paths. docs/design/kernel.md has the other choices measured.
     const Units top = std::bit_floor(static_cast<std::uint64_t>(std::max<Units>(quantum_.floor(survey.largest), 1)));
-    for (std::size_t s = 0; s + 1 < n_scales; ++s) thresholds_[s] = std::max<Units>(top >> (4 * (s + 1)), 1);
+    for (std::size_t s = 0; s + 1 < n_scales; ++s) thresholds_[s] = std::max<Units>(top >> (5 * (s + 1)), 1);
     thresholds_[n_scales - 1] = 1;
 
     std::size_t total = 0;

@@ -6,7 +6,7 @@
 // Notation. tau: the current threshold. An arc is usable if its residual is >= tau. level(v): usable arcs on a shortest
 // path from the source to v. The search walks against the edges (residual.hpp says why), from the sink down the levels.
 //
-// Steps. For tau in (max/2^4, max/2^8, max/2^12, one quantum):
+// Steps. For tau in (max / 2^5, max / 2^10, one quantum):
 //   1. levels by breadth-first search over usable arcs; if the sink is not reached, next tau;
 //   2. a blocking flow: depth-first from the sink. A node is asked for `want` units; it asks nodes one level lower, each
 //      for at most what the arc leaves, until it got `want` or has nobody left to ask. A node that delivered less than
@@ -20,8 +20,7 @@
 // arc fell below tau. That is why a frame may simply look at its current word again. Shortfalls below tau count as
 // satisfied, so that no phase chases crumbs; at the last tau, one quantum, there are none.
 //
-// Certificate. At tau = 1 the failed search leaves levels.visited(), the source side of the minimum cut nearest the
-// source. A solve that reached `bound` needs no last search.
+// Certificate. At tau = 1 a failed search proves the flow maximum; a solve that reached `bound` needs no such search.
 //
 // Complexity. O(n^2 m) as Dinic's, per scale; measured growth is in docs/design/kernel.md. The stack is explicit: levels
 // can be as many as nodes.
@@ -44,13 +43,13 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
         while (bound - value >= tau) {
             ++counters.searches;
             pulse.report();
-            const std::size_t level = levels.run(residual, terminals.sources, terminals.sinks);
+            const std::size_t level = levels.run(residual, terminals.sources, terminals.sinks, terminals.useless);
             if (level == 0) break;
             for (const Node sink : terminals.sink_nodes) {
                 const std::uint32_t block = net.block_of(sink), position = sink - net.first_node(block);
                 const Word* reached = levels.at(level, block);
                 if (reached == nullptr || !test_bit(reached, position)) continue;
-                value += blocking_flow(residual, levels, level, block, position, bound - value, pulse);
+                value += blocking_flow(residual, levels, level, sink, bound - value, pulse);
                 if (value > residual.capacities().quantum().flow_limit())
                     throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
             }
@@ -60,108 +59,111 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
     return value;
 }
 
-Dinic::Arc Dinic::edge_arc(const Residual& residual, std::uint32_t link, std::uint32_t position, std::uint32_t giver) {
-    Arc arc;
-    arc.kind = Arc::Kind::edge;
-    arc.link = link;
-    arc.block = residual.network().links()[link].giver;
-    arc.position = giver;
-    arc.left = residual.left(link, position, giver);
-    return arc;
-}
-
-Dinic::Arc Dinic::next_arc(const Residual& residual, Levels& levels, Frame& frame) {
+// Finds the next node one level lower that `frame` can ask, and fills in `child` up to its arc.
+bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child) {
     const Network& net = residual.network();
     const std::vector<std::uint32_t>& into = net.links_into(frame.block);
-    const std::size_t below = frame.level - 1;
+    const auto forward = [&](std::uint32_t e, const Residual::LinkView& link, std::uint32_t giver) {
+        child.block = link.giver_block;
+        child.position = giver;
+        child.link = e;
+        child.backward = 0;
+        child.edge = residual.edge(e, frame.position, giver);
+    };
     if (frame.stage == 0) {
         frame.stage = 1;
         if (below > 0)  // on level 0 there are only sources, and the rows find them at once
             for (const std::uint32_t e : into) {
-                const Link& link = net.links()[e];
-                if (link.diagonal || frame.position >= net.size(link.giver)) continue;
-                const Word* level = levels.at(below, link.giver);
-                if (level == nullptr || !test_bit(level, frame.position)) continue;
-                if (test_bit(residual.row(e, frame.position), frame.position))
-                    return edge_arc(residual, e, frame.position, frame.position);
+                const Residual::LinkView& link = residual.link(e);
+                if (link.diagonal || frame.position >= link.n_givers) continue;
+                const Word* level = levels.at(below, link.giver_block);
+                if (level != nullptr && test_bit(level, frame.position) &&
+                    test_bit(residual.row(link, frame.position), frame.position)) {
+                    forward(e, link, frame.position);
+                    return true;
+                }
             }
     }
     for (; frame.stage <= into.size(); ++frame.stage, frame.word = 0) {
         const std::uint32_t e = into[frame.stage - 1];
-        const Link& link = net.links()[e];
-        const Word* level = levels.at(below, link.giver);
+        const Residual::LinkView& link = residual.link(e);
+        const Word* level = levels.at(below, link.giver_block);
         if (level == nullptr) continue;
         if (link.diagonal) {
             const std::int64_t k = static_cast<std::int64_t>(frame.position) - link.offset;
-            if (k < 0 || k >= static_cast<std::int64_t>(net.size(link.giver))) continue;
-            const auto giver = static_cast<std::uint32_t>(k);
-            if (!test_bit(level, giver)) continue;
-            const Arc arc = edge_arc(residual, e, frame.position, giver);
-            if (arc.left >= residual.threshold()) return arc;
+            if (k < 0 || k >= static_cast<std::int64_t>(link.n_givers)) continue;
+            if (!test_bit(level, static_cast<std::size_t>(k))) continue;
+            forward(e, link, static_cast<std::uint32_t>(k));
+            if (child.edge.left >= residual.threshold()) return true;
             continue;
         }
-        const Word* row = residual.row(e, frame.position);
-        for (const std::size_t n = net.words(link.giver); frame.word < n; ++frame.word)
-            if (const Word candidates = row[frame.word] & level[frame.word])
-                return edge_arc(residual, e, frame.position,
-                                static_cast<std::uint32_t>(frame.word * word_bits) +
-                                    static_cast<std::uint32_t>(std::countr_zero(candidates)));
+        const Word* row = residual.row(link, frame.position);
+        const auto [low, high] = levels.range(below, link.giver_block);
+        for (frame.word = std::max(frame.word, low); frame.word < high; ++frame.word)
+            if (const Word candidates = row[frame.word] & level[frame.word]) {
+                forward(e, link, frame.word * static_cast<std::uint32_t>(word_bits) +
+                                     static_cast<std::uint32_t>(std::countr_zero(candidates)));
+                return true;
+            }
     }
     if (frame.stage == into.size() + 1) {
         ++frame.stage;
         frame.record = residual.first_out(net.first_node(frame.block) + frame.position);
     }
-    for (; frame.record != 0; frame.record = residual.edge(frame.record).next_out) {
-        const TouchedEdge& edge = residual.edge(frame.record);
+    for (; frame.record != 0; frame.record = residual.touched(frame.record).next_out) {
+        const TouchedEdge& edge = residual.touched(frame.record);
         if (edge.flow < residual.threshold()) continue;
-        Arc arc;
-        arc.block = net.block_of(edge.receiver);
-        arc.position = edge.receiver - net.first_node(arc.block);
-        const Word* level = levels.at(below, arc.block);
-        if (level == nullptr || !test_bit(level, arc.position)) continue;
-        arc.kind = Arc::Kind::backward;
-        arc.record = frame.record;
-        arc.left = edge.flow;
-        return arc;
+        child.block = net.block_of(edge.receiver);
+        child.position = edge.receiver - net.first_node(child.block);
+        const Word* level = levels.at(below, child.block);
+        if (level == nullptr || !test_bit(level, child.position)) continue;
+        child.backward = 1;
+        child.edge = {frame.record, edge.flow};
+        return true;
     }
-    return {};
+    return false;
 }
 
-Units Dinic::blocking_flow(Residual& residual, Levels& levels, std::size_t level, std::uint32_t block,
-                           std::uint32_t position, Units want, Pulse& pulse) {
+Units Dinic::blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse) {
     const Units tau = residual.threshold();
-    stack_.clear();
-    stack_.push_back({block, position, static_cast<std::uint32_t>(level), want, 0, 0, 0, 0, {}});
+    const std::size_t top = level;
+    if (stack_.size() <= top) stack_.resize(top + 1);
+    const auto enter = [](Frame& frame, Units asked) {
+        frame.want = asked;
+        frame.got = 0;
+        frame.stage = frame.word = 0;
+    };
+    stack_[top].block = residual.network().block_of(sink);
+    stack_[top].position = residual.network().position_of(sink);
+    enter(stack_[top], want);
     for (;;) {
-        Frame& top = stack_.back();
-        Arc arc;
-        if (top.want - top.got >= tau) {
-            arc = next_arc(residual, levels, top);
-            if (arc.kind == Arc::Kind::none) clear_bit(levels.at(top.level, top.block), top.position);
-        }
-        if (arc.kind != Arc::Kind::none && top.level > 1) {
-            stack_.push_back({arc.block, arc.position, top.level - 1, std::min(top.want - top.got, arc.left), 0, 0, 0,
-                              0, arc});
-            continue;
-        }
-        Units delivered = 0;
-        if (arc.kind != Arc::Kind::none) {  // the arc leaves the source
-            delivered = std::min(top.want - top.got, arc.left);
-            ++counters.augmentations;
-        } else {
-            delivered = top.got;
-            arc = top.by;
-            stack_.pop_back();
-            if (stack_.empty()) return delivered;
-        }
         pulse.beat();
-        if (delivered == 0) continue;
-        Frame& parent = stack_.back();
-        parent.got += delivered;
-        if (arc.kind == Arc::Kind::edge)
-            residual.push(arc.link, parent.position, arc.position, delivered);
+        Frame& frame = stack_[level];
+        Frame& child = stack_[level - 1];
+        Units delivered = 0;
+        if (frame.want - frame.got >= tau && next_arc(residual, levels, level - 1, frame, child)) {
+            delivered = std::min(frame.want - frame.got, child.edge.left);
+            if (level > 1) {
+                enter(child, delivered);
+                --level;
+                continue;
+            }
+            ++counters.augmentations;  // the arc leaves the source
+            frame.got += delivered;
+        } else {  // has all it wants, or nobody left to ask
+            if (frame.want - frame.got >= tau) clear_bit(levels.at(level, frame.block), frame.position);
+            delivered = frame.got;
+            if (level == top) return delivered;
+            ++level;
+            if (delivered == 0) continue;
+            stack_[level].got += delivered;
+        }
+        const Frame& parent = stack_[level];
+        const Frame& giver = stack_[level - 1];
+        if (giver.backward != 0)
+            residual.cancel(giver.edge.record, delivered);
         else
-            residual.cancel(arc.record, delivered);
+            residual.push(giver.link, parent.position, giver.position, giver.edge, delivered);
     }
 }
 

@@ -10,29 +10,22 @@ class Dinic final : public Solver {
     Units solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) override;
 
    private:
-    struct Arc {
-        enum class Kind : std::uint8_t { none, edge, backward };
-        Kind kind = Kind::none;
-        std::uint32_t link = 0;        // edge
-        Residual::EdgeId record = 0;   // backward
-        std::uint32_t block = 0, position = 0;  // the node the arc leads to (against the flow)
-        Units left = 0;
-    };
+    // A node on the search's way down, and the residual arc by which the node above it asked.
     struct Frame {
-        std::uint32_t block, position, level;
+        std::uint32_t block, position;
+        std::uint32_t link;     // the arc: an edge of this link; or backward, and then unused
+        std::uint32_t backward;
+        Residual::Edge edge;    // the arc's record and room; backward: room is the record's flow
         Units want, got;
-        std::uint32_t stage;       // 0: straight edges; 1 + i: i-th link into the block; then backward arcs
-        std::uint32_t word;        // where in the row
-        Residual::EdgeId record;   // where in the list of outgoing records
-        Arc by;                    // how the parent reached this node
+        std::uint32_t stage;    // 0: straight edges; 1 + i: i-th link into the block; then backward arcs
+        std::uint32_t word;     // where in the row
+        Residual::EdgeId record;  // where in the list of outgoing records
     };
 
-    Units blocking_flow(Residual& residual, Levels& levels, std::size_t level, std::uint32_t block,
-                        std::uint32_t position, Units want, Pulse& pulse);
-    static Arc next_arc(const Residual& residual, Levels& levels, Frame& frame);
-    static Arc edge_arc(const Residual& residual, std::uint32_t link, std::uint32_t position, std::uint32_t giver);
+    Units blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse);
+    static bool next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child);
 
-    std::vector<Frame> stack_;
+    std::vector<Frame> stack_;  // [level]
 };
 
 }  // namespace attnflow

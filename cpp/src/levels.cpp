@@ -1,103 +1,148 @@
 #include "levels.hpp"
 
-#include <algorithm>
+#include <bit>
 
 namespace attnflow {
 
-Levels::Levels(const Network& network) : network_(network), n_blocks_(network.n_blocks()) {}
+namespace {
 
-void Levels::visit(std::size_t level, std::uint32_t block, std::size_t position) {
-    std::uint32_t& offset = table_[level * n_blocks_ + block];
+// Bits of word w that stand for positions of a block of `size` nodes.
+Word inside(std::size_t w, std::size_t size) {
+    const std::size_t left = size - w * word_bits;
+    return left >= word_bits ? ~Word{0} : (Word{1} << left) - 1;
+}
+
+}  // namespace
+
+Levels::Levels(const Network& network)
+    : network_(network), n_blocks_(network.n_blocks()), no_nodes_(network.n_words(), 0) {}
+
+// The words of (level, block), made empty where they are new. May move words_.
+Word* Levels::open(std::size_t level, std::uint32_t block) {
+    std::uint32_t& offset = table_[level * n_blocks_ + block].offset;
     if (offset == 0) {
         offset = static_cast<std::uint32_t>(words_.size()) + 1;
         words_.resize(words_.size() + network_.words(block), 0);
         next_frontier_.push_back(block);
     }
-    set_bit(words_.data() + (offset - 1), position);
+    return words_.data() + (offset - 1);
+}
+
+void Levels::visit(std::size_t level, std::uint32_t block, std::size_t position) {
+    set_bit(open(level, block), position);
     set_bit(visited_.data() + network_.first_word(block), position);
 }
 
-std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks) {
-    visited_ = sources;
-    words_.clear();
-    table_.assign(n_blocks_, 0);
-    frontier_.clear();
-    for (std::uint32_t b = 0; b < n_blocks_; ++b) {
-        const std::size_t first = network_.first_word(b), n = network_.words(b);
-        if (std::all_of(&sources[first], &sources[first] + n, [](Word w) { return w == 0; })) continue;
-        table_[b] = static_cast<std::uint32_t>(words_.size()) + 1;
-        words_.insert(words_.end(), &sources[first], &sources[first] + n);
-        frontier_.push_back(b);
+// Notes which words of a finished level hold nodes.
+void Levels::close(std::size_t level) {
+    for (const std::uint32_t block : next_frontier_) {
+        Slot& slot = table_[level * n_blocks_ + block];
+        const Word* words = words_.data() + (slot.offset - 1);
+        Range range{0, static_cast<std::uint32_t>(network_.words(block))};
+        while (range.low < range.high && words[range.low] == 0) ++range.low;
+        while (range.low < range.high && words[range.high - 1] == 0) --range.high;
+        slot.range = range;
     }
-    for (std::size_t level = 0; !frontier_.empty(); ++level) {
-        table_.resize(table_.size() + n_blocks_, 0);
+}
+
+bool Levels::all_visited(std::uint32_t block) const {
+    const Word* visited = visited_.data() + network_.first_word(block);
+    for (std::size_t w = 0; w < network_.words(block); ++w)
+        if (~visited[w] & inside(w, network_.size(block))) return false;
+    return true;
+}
+
+void Levels::explore(const Residual& residual, const std::vector<Word>& sources) {
+    run(residual, sources, no_nodes_, no_nodes_);
+}
+
+std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks,
+                        const std::vector<Word>& excluded) {
+    visited_ = excluded;
+    words_.clear();
+    table_.assign(n_blocks_, Slot{});
+    next_frontier_.clear();
+    for (std::uint32_t b = 0; b < n_blocks_; ++b)
+        for (std::size_t w = 0; w < network_.words(b); ++w)
+            for_each_bit(sources[network_.first_word(b) + w], w * word_bits, [&](std::size_t i) { visit(0, b, i); });
+    close(0);
+    for (std::size_t level = 0; !next_frontier_.empty(); ++level) {
+        frontier_.swap(next_frontier_);
         next_frontier_.clear();
+        table_.resize(table_.size() + n_blocks_);
         for (const std::uint32_t block : frontier_) expand(residual, level, block);
+        close(level + 1);
         for (const std::uint32_t block : next_frontier_) {
             const Word* reached = at(level + 1, block);
             for (std::size_t w = 0; w < network_.words(block); ++w)
                 if (reached[w] & sinks[network_.first_word(block) + w]) return level + 1;
         }
-        frontier_.swap(next_frontier_);
     }
     return 0;
 }
 
 void Levels::expand(const Residual& residual, std::size_t level, std::uint32_t block) {
-    // visit() may move words_, so the frontier is found anew after each link.
-    const std::size_t n_words = network_.words(block);
     for (const std::uint32_t e : network_.links_out_of(block)) {
-        const Link& link = network_.links()[e];
-        const std::size_t receivers = network_.size(link.receiver);
-        if (link.diagonal) {
-            for (std::size_t w = 0; w < n_words; ++w) {
-                const Word word = at(level, block)[w];
-                for_each_bit(word, w * word_bits, [&](std::size_t k) {
-                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-                    if (j < 0 || j >= static_cast<std::int64_t>(receivers)) return;
-                    const auto to = static_cast<std::size_t>(j);
-                    if (test_bit(&visited_[network_.first_word(link.receiver)], to)) return;
-                    if (residual.left(e, to, k) >= residual.threshold()) visit(level + 1, link.receiver, to);
-                });
-            }
-            continue;
-        }
-        std::size_t low = 0, high = n_words;  // words of the frontier that hold bits
-        {
-            const Word* frontier = at(level, block);
-            while (frontier[low] == 0) ++low;
-            while (frontier[high - 1] == 0) --high;
-        }
-        const std::size_t visited_from = network_.first_word(link.receiver);
-        for (std::size_t v = 0; v < network_.words(link.receiver); ++v) {
-            const std::size_t first = v * word_bits;
-            const Word all = receivers - first >= word_bits ? ~Word{0} : (Word{1} << (receivers - first)) - 1;
-            const Word unvisited = ~visited_[visited_from + v] & all;
-            for_each_bit(unvisited, first, [&](std::size_t j) {
-                const Word* row = residual.row(e, j);
-                const Word* frontier = at(level, block);
-                for (std::size_t w = low; w < high; ++w)
-                    if (row[w] & frontier[w]) {
-                        visit(level + 1, link.receiver, j);
-                        return;
-                    }
-            });
-        }
+        if (all_visited(network_.links()[e].receiver)) continue;
+        if (network_.links()[e].diagonal)
+            expand_diagonal(residual, level, block, e);
+        else
+            expand_dense(residual, level, block, e);
     }
-    // Backward arcs: whoever sends flow into a frontier node can be asked to send less.
+    // Whoever sends flow into a frontier node can be asked to send less; there is nobody new to ask where all givers
+    // were visited before, which is the rule until the flow bends back.
+    for (const std::uint32_t e : network_.links_into(block))
+        if (!all_visited(network_.links()[e].giver)) return expand_backward(residual, level, block);
+}
+
+void Levels::expand_dense(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t e) {
+    const Link& link = network_.links()[e];
+    Word* reached = open(level + 1, link.receiver);  // first: it may move the frontier
+    const Word* frontier = at(level, block);
+    const auto [low, high] = range(level, block);
+    const Residual::LinkView& view = residual.link(e);
+    Word* visited = visited_.data() + network_.first_word(link.receiver);
+    const std::size_t receivers = network_.size(link.receiver);
+    for (std::size_t v = 0; v < network_.words(link.receiver); ++v) {
+        Word found = 0;
+        for (Word word = ~visited[v] & inside(v, receivers); word != 0; word &= word - 1) {
+            const Word* row = residual.row(view, v * word_bits + static_cast<std::size_t>(std::countr_zero(word)));
+            for (std::size_t w = low; w < high; ++w)
+                if (row[w] & frontier[w]) {
+                    found |= word & -word;
+                    break;
+                }
+        }
+        visited[v] |= found;
+        reached[v] |= found;
+    }
+}
+
+void Levels::expand_diagonal(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t e) {
+    const Link& link = network_.links()[e];
+    const std::size_t first = network_.first_word(link.receiver);
+    for (std::size_t w = 0; w < network_.words(block); ++w)
+        for_each_bit(at(level, block)[w], w * word_bits, [&](std::size_t k) {
+            const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+            if (j < 0 || j >= static_cast<std::int64_t>(network_.size(link.receiver))) return;
+            const auto to = static_cast<std::size_t>(j);
+            if (test_bit(&visited_[first], to) || residual.edge(e, to, k).left < residual.threshold()) return;
+            visit(level + 1, link.receiver, to);
+        });
+}
+
+void Levels::expand_backward(const Residual& residual, std::size_t level, std::uint32_t block) {
     const Node first = network_.first_node(block);
-    for (std::size_t w = 0; w < n_words; ++w) {
-        const Word word = at(level, block)[w];
-        for_each_bit(word, w * word_bits, [&](std::size_t j) {
-            for (auto id = residual.first_in(first + static_cast<Node>(j)); id != 0; id = residual.edge(id).next_in) {
-                const TouchedEdge& edge = residual.edge(id);
+    for (std::size_t w = 0; w < network_.words(block); ++w)
+        for_each_bit(at(level, block)[w], w * word_bits, [&](std::size_t j) {
+            for (auto id = residual.first_in(first + static_cast<Node>(j)); id != 0; id = residual.touched(id).next_in) {
+                const TouchedEdge& edge = residual.touched(id);
                 if (edge.flow < residual.threshold()) continue;
                 const std::uint32_t from = network_.block_of(edge.giver);
                 const std::size_t position = edge.giver - network_.first_node(from);
                 if (!test_bit(&visited_[network_.first_word(from)], position)) visit(level + 1, from, position);
             }
         });
-    }
 }
 
 std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks) {

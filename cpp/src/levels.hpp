@@ -21,27 +21,48 @@ class Levels {
     explicit Levels(const Network& network);
 
     /// Explores from `sources` until a node of `sinks` is reached or nothing is left; the level that reaches it is
-    /// completed. Both are node sets of Network::n_words() words. Returns the sinks' level, or 0: unreachable.
-    std::size_t run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks);
+    /// completed. All are node sets of Network::n_words() words; nodes of `excluded` are not entered, and count as
+    /// visited. Returns the sinks' level, or 0: unreachable.
+    std::size_t run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks,
+                    const std::vector<Word>& excluded);
+
+    /// Explores all that `sources` reach; visited() is that set.
+    void explore(const Residual& residual, const std::vector<Word>& sources);
 
     /// Levels that at() may be asked for.
     std::size_t n_levels() const { return table_.size() / n_blocks_; }
     Word* at(std::size_t level, std::size_t block) {
-        const std::uint32_t offset = table_[level * n_blocks_ + block];
+        const std::uint32_t offset = table_[level * n_blocks_ + block].offset;
         return offset != 0 ? words_.data() + (offset - 1) : nullptr;
     }
+    /// The words low <= w < high of at(level, block) hold all its nodes.
+    struct Range {
+        std::uint32_t low, high;
+    };
+    Range range(std::size_t level, std::size_t block) const { return table_[level * n_blocks_ + block].range; }
     const std::vector<Word>& visited() const { return visited_; }
 
    private:
     void visit(std::size_t level, std::uint32_t block, std::size_t position);
+    Word* open(std::size_t level, std::uint32_t block);
     void expand(const Residual& residual, std::size_t level, std::uint32_t block);
+    void expand_dense(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t link);
+    void expand_diagonal(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t link);
+    void expand_backward(const Residual& residual, std::size_t level, std::uint32_t block);
+    bool all_visited(std::uint32_t block) const;
+    void close(std::size_t level);
 
     const Network& network_;
     std::size_t n_blocks_;
     std::vector<Word> visited_;                 // [Network word]
-    std::vector<std::uint32_t> table_;          // [level][block] 1 + first word in words_, 0 = no such node
+    struct Slot {
+        std::uint32_t offset = 0;  // 1 + first word in words_, 0 = no such node
+        Range range{0, 0};
+    };
+    std::vector<Slot> table_;                   // [level][block]
     std::vector<Word> words_;
     std::vector<std::uint32_t> frontier_, next_frontier_;  // blocks with nodes on the level
+    std::vector<Word> no_nodes_;                            // an empty set
 };
 
 /// Nodes from which some sink can be reached over edges of positive capacity, sinks included.

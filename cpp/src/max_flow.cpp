@@ -222,7 +222,7 @@ class Worker {
     // minimum cut nearest the source.
     const std::vector<Word>& explore() {
         residual_.set_scale(CapacityIndex::n_scales - 1);
-        levels_.run(residual_, terminals_.sources, no_nodes_);
+        levels_.explore(residual_, terminals_.sources);
         return levels_.visited();
     }
 
@@ -230,11 +230,13 @@ class Worker {
         const Options& options = job_.options;
         terminals_.source_nodes = job_.query.sources[source];
         terminals_.sources = node_set(net_, terminals_.source_nodes);
-        no_nodes_.assign(net_.n_words(), 0);
         residual_.reset();
 
         const Bound out = out_of_sources();
-        const Bound in = into_sinks(explore());
+        const std::vector<Word>& reached = explore();
+        const Bound in = into_sinks(reached);
+        terminals_.useless.resize(net_.n_words());
+        for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached[w] & reaching_[w]);
         const Units bound = std::min(out.units, in.units);
         const Units value =
             bound > 0 ? solver_->solve(residual_, levels_, terminals_, bound, pulse_) : Units{0};
@@ -286,7 +288,7 @@ class Worker {
     std::unique_ptr<Solver> solver_;
     Terminals terminals_;
     std::size_t sink_ = 0;
-    std::vector<Word> reaching_, no_nodes_;
+    std::vector<Word> reaching_;
 };
 
 }  // namespace

@@ -40,7 +40,7 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
         const Node first = net.first_node(link.giver);
         const auto edge = [&](std::size_t giver) {
             const auto k = static_cast<std::uint32_t>(giver);
-            return visit(Arc{first + k, residual.left(e, position, giver), e, position, k, 0});
+            return visit(Arc{first + k, residual.edge(e, position, giver), e, position, k, false});
         };
         if (link.diagonal) {
             const std::int64_t k = static_cast<std::int64_t>(position) - link.offset;
@@ -49,21 +49,21 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
             continue;
         }
         for (std::size_t w = 0; w < net.words(link.giver); ++w)
-            for (Word word = residual.row(e, position)[w]; word != 0; word &= word - 1)
+            for (Word word = residual.row(residual.link(e), position)[w]; word != 0; word &= word - 1)
                 if (!edge(w * word_bits + static_cast<std::size_t>(std::countr_zero(word)))) return false;
     }
-    for (auto id = residual.first_out(node); id != 0; id = residual.edge(id).next_out) {
-        const TouchedEdge& edge = residual.edge(id);
-        if (edge.flow > 0 && !visit(Arc{edge.receiver, edge.flow, 0, 0, 0, id})) return false;
+    for (auto id = residual.first_out(node); id != 0; id = residual.touched(id).next_out) {
+        const TouchedEdge& edge = residual.touched(id);
+        if (edge.flow > 0 && !visit(Arc{edge.receiver, {id, edge.flow}, 0, 0, 0, true})) return false;
     }
     return true;
 }
 
 void PushRelabel::use(Residual& residual, const Arc& arc, Units amount) {
-    if (arc.record != 0)
-        residual.cancel(arc.record, amount);
+    if (arc.backward)
+        residual.cancel(arc.edge.record, amount);
     else
-        residual.push(arc.link, arc.receiver, arc.giver, amount);
+        residual.push(arc.link, arc.receiver, arc.giver, arc.edge, amount);
 }
 
 void PushRelabel::activate(Node node) {
@@ -77,7 +77,7 @@ void PushRelabel::activate(Node node) {
 void PushRelabel::relabel_all(Residual& residual, Levels& levels, const Terminals& terminals) {
     const Network& net = residual.network();
     const auto none = static_cast<std::uint32_t>(net.n_nodes());
-    levels.run(residual, terminals.sources, no_nodes_);
+    levels.explore(residual, terminals.sources);
     height_.assign(net.n_nodes(), none);
     std::size_t level = 0;
     for (bool any = true; any; ++level) {
@@ -112,14 +112,14 @@ void PushRelabel::discharge(Residual& residual, Node node, Pulse& pulse) {
             const std::uint32_t height = height_[arc.to];
             if (height == below) {
                 downhill_.push_back(arc);
-                room = std::min(room + arc.left, unbounded);
+                room = std::min(room + arc.edge.left, unbounded);
                 return room < excess_[node];
             }
             lowest = std::min(lowest, height);
             return true;
         });
         for (const Arc& arc : downhill_) {
-            const Units amount = std::min(excess_[node], arc.left);
+            const Units amount = std::min(excess_[node], arc.edge.left);
             if (amount == 0) break;
             use(residual, arc, amount);
             ++counters.augmentations;
@@ -159,9 +159,9 @@ void PushRelabel::give_back(Residual& residual) {
     while (!pending.empty()) {
         const Node node = pending.back();
         pending.pop_back();
-        for (auto id = residual.first_out(node); id != 0 && excess_[node] > 0; id = residual.edge(id).next_out) {
-            const Node to = residual.edge(id).receiver;
-            const Units amount = std::min(excess_[node], residual.edge(id).flow);
+        for (auto id = residual.first_out(node); id != 0 && excess_[node] > 0; id = residual.touched(id).next_out) {
+            const Node to = residual.touched(id).receiver;
+            const Units amount = std::min(excess_[node], residual.touched(id).flow);
             if (amount == 0) continue;
             residual.cancel(id, amount);
             excess_[node] -= amount;
@@ -174,7 +174,6 @@ void PushRelabel::give_back(Residual& residual) {
 Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) {
     const Network& net = residual.network();
     residual.set_scale(CapacityIndex::n_scales - 1);
-    no_nodes_.assign(net.n_words(), 0);
     excess_.assign(net.n_nodes(), 0);
     terminal_.assign(net.n_nodes(), false);
     is_source_.assign(net.n_nodes(), false);
@@ -190,12 +189,12 @@ Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& te
         downhill_.clear();
         for_each_arc(residual, sink, [&](const Arc& arc) {
             const bool inner_sink = terminal_[arc.to] && !is_source_[arc.to];
-            if (arc.record == 0 && !inner_sink && height_[arc.to] < none) downhill_.push_back(arc);
+            if (!arc.backward && !inner_sink && height_[arc.to] < none) downhill_.push_back(arc);
             return true;
         });
         for (const Arc& arc : downhill_) {
             // An unbounded edge need not be flooded beyond what any finite flow could be, plus one to tell.
-            const Units amount = std::min(arc.left, limit + 1);
+            const Units amount = std::min(arc.edge.left, limit + 1);
             use(residual, arc, amount);
             if (excess_[arc.to] == 0 && !terminal_[arc.to]) activate(arc.to);
             excess_[arc.to] += amount;

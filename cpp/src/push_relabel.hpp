@@ -13,9 +13,9 @@ class PushRelabel final : public Solver {
     // A residual arc out of the node in hand, against the flow: where to, what is left, and how to use it.
     struct Arc {
         Node to;
-        Units left;
-        std::uint32_t link, receiver, giver;  // an edge, if record is 0
-        Residual::EdgeId record;              // else a backward arc
+        Residual::Edge edge;                  // backward: the record, and its flow
+        std::uint32_t link, receiver, giver;  // only forward
+        bool backward;
     };
     template <class Visit>
     static bool for_each_arc(const Residual& residual, Node node, Visit&& visit);
@@ -30,7 +30,6 @@ class PushRelabel final : public Solver {
     std::vector<Units> excess_;                // [node] asked of it and not yet passed on
     std::vector<std::vector<Node>> active_;    // [height] nodes with excess, not terminals; may hold stale entries
     std::vector<std::uint32_t> count_;         // [height] nodes of that height
-    std::vector<Word> no_nodes_;
     std::vector<bool> terminal_;               // [node]
     std::size_t highest_ = 0;
     std::uint64_t relabels_ = 0;

@@ -38,49 +38,65 @@ class Residual {
    public:
     using EdgeId = std::uint32_t;  // index into the records; 0 is "untouched"
 
+    /// What the searches need of a link, in one cache line. The rows are those of a dense link.
+    struct LinkView {
+        const Word* shared;        // bits of row 0 at the current scale
+        const std::uint32_t* own;  // [receiver] 1 + first private word of the row, or 0
+        Node first_giver, first_receiver;
+        std::uint32_t first_row;
+        std::uint32_t n_words;
+        std::uint32_t giver_block;
+        std::uint32_t n_givers;
+        bool diagonal;
+        std::int64_t offset;
+    };
+
+    /// An edge as it stands: its record, if any, and what it can still take.
+    struct Edge {
+        EdgeId record;
+        Units left;
+    };
+
     explicit Residual(const CapacityIndex& capacities);
 
     const CapacityIndex& capacities() const { return capacities_; }
     const Network& network() const { return capacities_.network(); }
+    const LinkView& link(std::size_t link) const { return links_[link]; }
 
     /// Back to the empty flow. O(touched).
     void reset();
 
-    /// Makes row() speak of residuals >= threshold(scale). Scales are entered from coarse to fine. O(touched).
+    /// Makes rows speak of residuals >= threshold(scale). Scales are entered from coarse to fine. O(touched).
     void set_scale(std::size_t scale);
     Units threshold() const { return threshold_; }
 
-    /// Givers of (link, receiver position) with residual >= threshold(). Dense links only. Valid until the next push.
-    const Word* row(std::size_t link, std::size_t receiver) const {
-        const std::uint32_t own = own_row_[network().first_row(link) + receiver];
-        return own != 0 ? own_words_.data() + (own - 1) : capacities_.bits(scale_, link, receiver);
+    /// Givers of a receiver position with residual >= threshold(). Valid until the next push.
+    const Word* row(const LinkView& link, std::size_t receiver) const {
+        const std::uint32_t own = link.own[receiver];
+        return own != 0 ? own_words_.data() + (own - 1) : link.shared + receiver * link.n_words;
     }
 
-    /// The record of an edge, or 0.
-    EdgeId find(std::uint32_t row, Node giver) const;
-    const TouchedEdge& edge(EdgeId id) const { return edges_[id]; }
-    /// The same, as positions.
-    EdgeFlow edge_flow(EdgeId id) const {
-        const std::uint32_t link = link_of_row_[edges_[id].row];
-        return {link, edges_[id].row - network().first_row(link),
-                edges_[id].giver - network().first_node(network().links()[link].giver), edges_[id].flow};
+    /// The edge giver -> receiver (positions) of a link.
+    Edge edge(std::size_t link, std::size_t receiver, std::size_t giver) const {
+        const LinkView& view = links_[link];
+        if (first_in_[view.first_receiver + receiver] != 0) {
+            const EdgeId id = find(view.first_row + static_cast<std::uint32_t>(receiver),
+                                   view.first_giver + static_cast<Node>(giver));
+            if (id != 0) return {id, edges_[id].capacity - edges_[id].flow};
+        }
+        return {0, capacities_.at(link, receiver, giver)};
     }
+
+    /// Sends `amount` <= edge.left along an edge, looked up by edge() and unchanged since.
+    void push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount);
+    /// Takes `amount` <= flow off a touched edge.
+    void cancel(EdgeId id, Units amount);
+
+    const TouchedEdge& touched(EdgeId id) const { return edges_[id]; }
     EdgeId first_in(Node node) const { return first_in_[node]; }
     EdgeId first_out(Node node) const { return first_out_[node]; }
     std::size_t n_touched() const { return edges_.size() - 1; }
-
-    /// Capacity left on the edge giver -> receiver (positions) of a link.
-    Units left(std::size_t link, std::size_t receiver, std::size_t giver) const {
-        const Network& net = network();
-        const EdgeId id = find(net.first_row(link) + static_cast<std::uint32_t>(receiver),
-                               net.first_node(net.links()[link].giver) + static_cast<Node>(giver));
-        return id != 0 ? edges_[id].capacity - edges_[id].flow : capacities_.at(link, receiver, giver);
-    }
-
-    /// Sends `amount` <= left(...) along the edge.
-    void push(std::size_t link, std::size_t receiver, std::size_t giver, Units amount);
-    /// Takes `amount` <= flow off a touched edge.
-    void cancel(EdgeId id, Units amount);
+    EdgeFlow edge_flow(EdgeId id) const;
 
     std::size_t bytes() const;
 
@@ -89,14 +105,21 @@ class Residual {
         const std::uint64_t key = std::uint64_t{row} << 32 | giver;
         return static_cast<std::size_t>(key * 0x9E3779B97F4A7C15ULL >> shift_);
     }
-    EdgeId touch(std::size_t link, std::size_t receiver, std::size_t giver);
-    void grow();
+    EdgeId find(std::uint32_t row, Node giver) const {
+        for (std::size_t slot = slot_of(row, giver);; slot = (slot + 1) & (slots_.size() - 1)) {
+            const EdgeId id = slots_[slot];
+            if (id == 0 || (edges_[id].row == row && edges_[id].giver == giver)) return id;
+        }
+    }
+    EdgeId insert(const LinkView& link, std::size_t receiver, std::size_t giver, Units capacity);
+    void place(EdgeId id);
     void set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on);
     void refresh_row(std::uint32_t row);
 
     const CapacityIndex& capacities_;
     std::size_t scale_ = 0;
     Units threshold_ = 1;
+    std::vector<LinkView> links_;
     std::vector<TouchedEdge> edges_;                 // [0] unused
     std::vector<EdgeId> slots_;                      // power of two, at most half full
     unsigned shift_ = 0;                             // 64 - log2(slots)

@@ -16,6 +16,7 @@ namespace attnflow {
 struct Terminals {
     std::vector<Node> source_nodes, sink_nodes;
     std::vector<Word> sources, sinks;  // the same as sets of Network::n_words() words
+    std::vector<Word> useless;         // nodes that no source reaches or that reach no sink
 };
 
 struct Counters {

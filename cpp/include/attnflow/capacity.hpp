@@ -73,7 +73,7 @@ class Quantum {
 
 class CapacityIndex {
    public:
-    static constexpr std::size_t n_scales = 4;
+    static constexpr std::size_t n_scales = 3;
 
     CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum);
 
