@@ -175,11 +175,17 @@ def widest_path(
 
 def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:
     """The layers as float64 matrices whose shapes chain, or an error that says which one does not."""
-    if capacities is None or isinstance(capacities, (str, bytes)) or getattr(capacities, "ndim", 3) == 0:
-        raise InvalidCapacityError(f"capacities must be (L, n, n) or a sequence of matrices, not {capacities!r}")
+    if not _is_many(capacities) or isinstance(capacities, (str, bytes, dict)):
+        shape = f" of shape {capacities.shape}" if isinstance(capacities, np.ndarray) else ""
+        raise InvalidCapacityError(
+            f"capacities are a {type(capacities).__name__}{shape}: (L, n, n) or a sequence of matrices is needed"
+        )
     matrices: list[Matrix] = []
     for index, layer in enumerate(capacities):
-        given = np.asarray(layer)
+        try:
+            given = np.asarray(layer)
+        except (TypeError, ValueError) as error:
+            raise InvalidCapacityError(f"layer {index} is no matrix of real numbers: {error}") from None
         if given.dtype.kind not in "fiu":
             raise InvalidCapacityError(
                 f"layer {index} has dtype {given.dtype}: capacities must be real numbers (floating or integer)"
@@ -207,7 +213,7 @@ def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:
 
 def _groups(positions: Positions | None, size: int, name: str) -> list[list[int]]:
     """One list of positions for each row (or column) of the result."""
-    if positions is None:
+    if positions is None and name == "sources":
         return [[position] for position in range(size)]
     if isinstance(positions, (set, frozenset)) or not _is_many(positions):
         positions = cast("Positions", [positions])

@@ -194,12 +194,13 @@ class Network:
         array([[1.5, 1. ],
                [1. , 1.5]])
         """
-        try:
-            entries = list(links)
-        except TypeError:
-            raise InvalidArgumentError(f"links must be an iterable of links, not {type(links).__name__}") from None
+        if not _is_many(sizes):
+            raise InvalidArgumentError(f"sizes={sizes!r}: a sequence of the blocks' numbers of nodes is needed")
+        if not _is_many(links):
+            raise InvalidArgumentError(f"links must be a sequence of links, not {links!r}")
+        blocks = tuple(_integer(size, "sizes") for size in sizes)
         made = []
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(links):
             if isinstance(entry, Link):
                 giver, receiver, capacities, offset = entry.giver, entry.receiver, entry.capacities, entry.offset
             elif isinstance(entry, (tuple, list)) and len(entry) in (3, 4):
@@ -224,7 +225,7 @@ class Network:
                     _integer(offset, f"{place}: offset"),
                 )
             )
-        return cls(tuple(_integer(size, "sizes") for size in sizes), tuple(made))
+        return cls(blocks, tuple(made))
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
@@ -440,7 +441,7 @@ def _positions(members: Iterable[Any], size: int, name: str) -> list[int]:
             )
         chosen.append(position % size)
     if not chosen:
-        raise InvalidArgumentError(f"{name} holds no position: at least one of the {size} is needed")
+        raise InvalidArgumentError(f"{name} holds an empty set: each needs at least one of the {size} positions")
     return chosen
 
 
