@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import maxflow
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .maxflow import Flows, Link
+from .maxflow import Algorithm, Flows, Link, Progress
 
 __all__ = ["Network"]
 
@@ -299,12 +299,12 @@ class Network:
         *,
         sources: Positions | None = None,
         threads: int | None = None,
-        algorithm: str = "auto",
+        algorithm: Algorithm = "auto",
         bottlenecks: bool = False,
         cuts: bool = False,
         flows: bool = False,
         check: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Flows:
         """Maximum flow from every source to every sink, each pair on its own (the *independent* flows).
 
