@@ -486,6 +486,37 @@ def test_unbounded_cycles_do_no_harm(algorithm):
 
 
 @every_algorithm
+@pytest.mark.parametrize("large", [8.0, 1e30, np.inf])
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 9])
+def test_sums_of_edges_far_above_what_the_sink_takes(width, large, algorithm):
+    """Their sum must not overflow, wherever it is taken: at the source, in the middle, at a super sink."""
+    wide, narrow = np.full((width, 1), large), np.full((1, width), 0.25)
+    middle = np.full((width, width), large)
+    for matrices in ([wide, narrow], [wide, middle, narrow], [wide, middle, middle, narrow]):
+        flows = maxflow.layered(matrices, algorithm=algorithm, check=True, bottlenecks=True)
+        assert flows.values == flows.lower == flows.upper == width / 4
+        assert flows.bottlenecks == maxflow.SINK
+    for matrices in ([narrow.T, wide.T], [narrow.T, middle, wide.T]):
+        flows = maxflow.layered(matrices, algorithm=algorithm, check=True, bottlenecks=True)
+        assert flows.values == flows.lower == flows.upper == width / 4
+        assert flows.bottlenecks == maxflow.SOURCE
+    flows = maxflow.layered([narrow.T, middle], sinks=[set(range(width))], algorithm=algorithm, check=True)
+    assert flows.values == width / 4
+    if large == np.inf:
+        for matrices in ([wide], [wide, middle], [wide, middle, wide.T]):
+            with pytest.raises(UnboundedFlowError):
+                maxflow.layered(matrices, sinks=[set(range(len(matrices[-1])))], algorithm=algorithm, check=True)
+
+
+@every_algorithm
+def test_parallel_unbounded_edges(algorithm):
+    links = [maxflow.Link(0, 1, np.array([[np.inf]])) for _ in range(5)]
+    for count in (1, 2, 3, 5):
+        with pytest.raises(UnboundedFlowError):
+            maxflow.blocks((1, 1), links[:count], sources=[(0, 0)], sinks=[(1, 0)], algorithm=algorithm)
+
+
+@every_algorithm
 def test_zero_and_negative_zero_are_no_edges(algorithm):
     capacities = np.array([[[-0.0, 1.0], [0.0, -0.0]]])
     flows = maxflow.layered(capacities, sinks=[0, 1], algorithm=algorithm, bottlenecks=True)

@@ -180,10 +180,10 @@ def test_joint_flow_lies_between_the_largest_and_the_sum_of_the_parts(matrices):
     assert np.all(together <= parts.sum(axis=1))
 
 
-@given(attention(), st.floats(0, 1))
+@given(attention(), st.integers(0, 16).map(lambda sixteenths: sixteenths / 16))
 def test_the_residual_alone_guarantees_the_straight_path(stack, residual):
     values = Network.encoder(stack, residual=residual).source_flows(range(stack.shape[1])).values
-    assert np.all(np.diagonal(values) >= residual * (1 - 1e-12))
+    assert np.all(np.diagonal(values) >= residual)
 
 
 # ---- joint flow is monotone and submodular ---------------------------------------------------------------------------
