@@ -486,7 +486,7 @@ def test_unbounded_cycles_do_no_harm(algorithm):
 
 
 @every_algorithm
-@pytest.mark.parametrize("large", [8.0, 1e30, np.inf])
+@pytest.mark.parametrize("large", [8.0, 1e15, np.inf])
 @pytest.mark.parametrize("width", [2, 3, 4, 5, 9])
 def test_sums_of_edges_far_above_what_the_sink_takes(width, large, algorithm):
     """Their sum must not overflow, wherever it is taken: at the source, in the middle, at a super sink."""
