@@ -42,7 +42,7 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
         const Units tau = residual.threshold();
         while (bound - value >= tau) {
             ++counters.searches;
-            pulse.report();
+            pulse.check();
             const std::size_t level = levels.run(residual, terminals.sources, terminals.sinks, terminals.useless);
             if (level == 0) break;
             for (const Node sink : terminals.sink_nodes) {
@@ -59,6 +59,38 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
     return value;
 }
 
+// What a node on level 1 can get: the arcs below it leave sources, which give all they are asked for. Half of all steps
+// end here, so it has a loop of its own.
+Units Dinic::from_sources(Residual& residual, Levels& levels, std::uint32_t block, std::uint32_t position, Units want) {
+    const Units tau = residual.threshold();
+    Units got = 0;
+    const auto take = [&](std::uint32_t e, std::size_t giver) {
+        const Residual::Edge edge = residual.edge(e, position, giver);
+        const Units amount = std::min(want - got, edge.left);
+        if (amount < tau) return;
+        residual.push(e, position, giver, edge, amount);
+        got += amount;
+        ++counters.augmentations;
+    };
+    for (const std::uint32_t e : residual.network().links_into(block)) {
+        const Residual::LinkView& link = residual.link(e);
+        const Word* level = levels.at(0, link.giver_block);
+        if (level == nullptr) continue;
+        if (link.diagonal) {
+            const std::int64_t k = static_cast<std::int64_t>(position) - link.offset;
+            if (k >= 0 && k < static_cast<std::int64_t>(link.n_givers) && test_bit(level, static_cast<std::size_t>(k)))
+                take(e, static_cast<std::size_t>(k));
+            continue;
+        }
+        const auto [low, high] = levels.range(0, link.giver_block);
+        for (std::size_t w = low; w < high && want - got >= tau; ++w)
+            for_each_bit(residual.row(link, position)[w] & level[w], w * word_bits,
+                         [&](std::size_t k) { take(e, k); });
+    }
+    if (want - got >= tau) clear_bit(levels.at(1, block), position);
+    return got;
+}
+
 // Finds the next node one level lower that `frame` can ask, and fills in `child` up to its arc.
 bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child) {
     const Network& net = residual.network();
@@ -72,17 +104,16 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
     };
     if (frame.stage == 0) {
         frame.stage = 1;
-        if (below > 0)  // on level 0 there are only sources, and the rows find them at once
-            for (const std::uint32_t e : into) {
-                const Residual::LinkView& link = residual.link(e);
-                if (link.diagonal || frame.position >= link.n_givers) continue;
-                const Word* level = levels.at(below, link.giver_block);
-                if (level != nullptr && test_bit(level, frame.position) &&
-                    test_bit(residual.row(link, frame.position), frame.position)) {
-                    forward(e, link, frame.position);
-                    return true;
-                }
+        for (const std::uint32_t e : into) {
+            const Residual::LinkView& link = residual.link(e);
+            if (link.diagonal || frame.position >= link.n_givers) continue;
+            const Word* level = levels.at(below, link.giver_block);
+            if (level != nullptr && test_bit(level, frame.position) &&
+                test_bit(residual.row(link, frame.position), frame.position)) {
+                forward(e, link, frame.position);
+                return true;
             }
+        }
     }
     for (; frame.stage <= into.size(); ++frame.stage, frame.word = 0) {
         const std::uint32_t e = into[frame.stage - 1];
@@ -107,6 +138,18 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
             }
     }
     if (frame.stage == into.size() + 1) {
+        for (const std::uint32_t e : net.links_out_of(frame.block)) {
+            const Units flow = residual.straight_flow(e, frame.position);
+            if (flow < residual.threshold()) continue;
+            child.block = net.links()[e].receiver;
+            const Word* level = levels.at(below, child.block);
+            if (level == nullptr || !test_bit(level, frame.position)) continue;
+            child.position = frame.position;
+            child.link = e;
+            child.backward = 1;
+            child.edge = {Residual::straight_edge, flow};
+            return true;
+        }
         ++frame.stage;
         frame.record = residual.first_out(net.first_node(frame.block) + frame.position);
     }
@@ -127,43 +170,48 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
 Units Dinic::blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse) {
     const Units tau = residual.threshold();
     const std::size_t top = level;
+    const std::uint32_t block = residual.network().block_of(sink), position = residual.network().position_of(sink);
+    if (top == 1) return from_sources(residual, levels, block, position, want);
     if (stack_.size() <= top) stack_.resize(top + 1);
     const auto enter = [](Frame& frame, Units asked) {
         frame.want = asked;
         frame.got = 0;
         frame.stage = frame.word = 0;
     };
-    stack_[top].block = residual.network().block_of(sink);
-    stack_[top].position = residual.network().position_of(sink);
-    enter(stack_[top], want);
+    const Frame* const root = &stack_[top];
+    Frame* frame = &stack_[top];  // of `level`; the one below it in memory is a level lower
+    frame->block = block;
+    frame->position = position;
+    enter(*frame, want);
     for (;;) {
         pulse.beat();
-        Frame& frame = stack_[level];
-        Frame& child = stack_[level - 1];
+        Frame* child = frame - 1;
         Units delivered = 0;
-        if (frame.want - frame.got >= tau && next_arc(residual, levels, level - 1, frame, child)) {
-            delivered = std::min(frame.want - frame.got, child.edge.left);
-            if (level > 1) {
-                enter(child, delivered);
+        const bool unsatisfied = frame->want - frame->got >= tau;
+        if (unsatisfied && next_arc(residual, levels, level - 1, *frame, *child)) {
+            const Units asked = std::min(frame->want - frame->got, child->edge.left);
+            if (level > 2) {
+                enter(*child, asked);
+                frame = child;
                 --level;
                 continue;
             }
-            ++counters.augmentations;  // the arc leaves the source
-            frame.got += delivered;
+            delivered = from_sources(residual, levels, child->block, child->position, asked);
         } else {  // has all it wants, or nobody left to ask
-            if (frame.want - frame.got >= tau) clear_bit(levels.at(level, frame.block), frame.position);
-            delivered = frame.got;
-            if (level == top) return delivered;
+            if (unsatisfied) clear_bit(levels.at(level, frame->block), frame->position);
+            delivered = frame->got;
+            if (frame == root) return delivered;
+            child = frame++;
             ++level;
-            if (delivered == 0) continue;
-            stack_[level].got += delivered;
         }
-        const Frame& parent = stack_[level];
-        const Frame& giver = stack_[level - 1];
-        if (giver.backward != 0)
-            residual.cancel(giver.edge.record, delivered);
+        if (delivered == 0) continue;
+        frame->got += delivered;
+        if (child->backward == 0)
+            residual.push(child->link, frame->position, child->position, child->edge, delivered);
+        else if (child->edge.record == Residual::straight_edge)
+            residual.cancel_straight(child->link, child->position, delivered);
         else
-            residual.push(giver.link, parent.position, giver.position, giver.edge, delivered);
+            residual.cancel(child->edge.record, delivered);
     }
 }
 

@@ -13,16 +13,17 @@ class Dinic final : public Solver {
     // A node on the search's way down, and the residual arc by which the node above it asked.
     struct Frame {
         std::uint32_t block, position;
-        std::uint32_t link;     // the arc: an edge of this link; or backward, and then unused
+        std::uint32_t link;     // the arc: an edge of this link, used forward or backward
         std::uint32_t backward;
-        Residual::Edge edge;    // the arc's record and room; backward: room is the record's flow
+        Residual::Edge edge;    // the edge's record and what it has left; backward: what it carries
         Units want, got;
-        std::uint32_t stage;    // 0: straight edges; 1 + i: i-th link into the block; then backward arcs
+        std::uint32_t stage;    // 0: straight edges; 1 + i: i-th link into the block; then backward arcs, straight first
         std::uint32_t word;     // where in the row
         Residual::EdgeId record;  // where in the list of outgoing records
     };
 
     Units blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse);
+    Units from_sources(Residual& residual, Levels& levels, std::uint32_t block, std::uint32_t position, Units want);
     static bool next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child);
 
     std::vector<Frame> stack_;  // [level]

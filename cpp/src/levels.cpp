@@ -135,6 +135,12 @@ void Levels::expand_backward(const Residual& residual, std::size_t level, std::u
     const Node first = network_.first_node(block);
     for (std::size_t w = 0; w < network_.words(block); ++w)
         for_each_bit(at(level, block)[w], w * word_bits, [&](std::size_t j) {
+            for (const std::uint32_t e : network_.links_into(block)) {
+                const std::uint32_t from = network_.links()[e].giver;
+                if (residual.straight_flow(e, j) >= residual.threshold() &&
+                    !test_bit(&visited_[network_.first_word(from)], j))
+                    visit(level + 1, from, j);
+            }
             for (auto id = residual.first_in(first + static_cast<Node>(j)); id != 0; id = residual.touched(id).next_in) {
                 const TouchedEdge& edge = residual.touched(id);
                 if (edge.flow < residual.threshold()) continue;

@@ -149,7 +149,7 @@ class Worker {
             if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
             solve_pair(pair, pair % n_sources);
             job_.done.fetch_add(1);
-            pulse_.report();
+            pulse_.check();
         }
     }
 
@@ -269,8 +269,7 @@ class Worker {
                                        : static_cast<std::int32_t>(std::max_element(cut.by_link.begin(), cut.by_link.end()) -
                                                                    cut.by_link.begin());
         if (options.check || options.flows) {
-            std::vector<EdgeFlow> flows;
-            for (Residual::EdgeId id = 1; id <= residual_.n_touched(); ++id) flows.push_back(residual_.edge_flow(id));
+            std::vector<EdgeFlow> flows = residual_.flows();
             if (options.check)
                 check_certificate(capacities_, flows, terminals_.source_nodes, terminals_.sink_nodes, value,
                                   levels_.visited());
@@ -342,7 +341,7 @@ Answer solve(const Network& network, const Query& query, const Options& options)
     work(pulse);
     while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
         try {
-            pulse.report();
+            pulse.check();
         } catch (...) {
             const std::scoped_lock lock(mutex);
             if (!failure) failure = std::current_exception();

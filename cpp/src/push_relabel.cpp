@@ -52,6 +52,11 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
             for (Word word = residual.row(residual.link(e), position)[w]; word != 0; word &= word - 1)
                 if (!edge(w * word_bits + static_cast<std::size_t>(std::countr_zero(word)))) return false;
     }
+    for (const std::uint32_t e : net.links_out_of(block)) {
+        const Units flow = residual.straight_flow(e, position);
+        const Node to = net.first_node(net.links()[e].receiver) + position;
+        if (flow > 0 && !visit(Arc{to, {Residual::straight_edge, flow}, e, position, position, true})) return false;
+    }
     for (auto id = residual.first_out(node); id != 0; id = residual.touched(id).next_out) {
         const TouchedEdge& edge = residual.touched(id);
         if (edge.flow > 0 && !visit(Arc{edge.receiver, {id, edge.flow}, 0, 0, 0, true})) return false;
@@ -60,10 +65,12 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
 }
 
 void PushRelabel::use(Residual& residual, const Arc& arc, Units amount) {
-    if (arc.backward)
-        residual.cancel(arc.edge.record, amount);
-    else
+    if (!arc.backward)
         residual.push(arc.link, arc.receiver, arc.giver, arc.edge, amount);
+    else if (arc.edge.record == Residual::straight_edge)
+        residual.cancel_straight(arc.link, arc.receiver, amount);
+    else
+        residual.cancel(arc.edge.record, amount);
 }
 
 void PushRelabel::activate(Node node) {
@@ -159,14 +166,18 @@ void PushRelabel::give_back(Residual& residual) {
     while (!pending.empty()) {
         const Node node = pending.back();
         pending.pop_back();
-        for (auto id = residual.first_out(node); id != 0 && excess_[node] > 0; id = residual.touched(id).next_out) {
-            const Node to = residual.touched(id).receiver;
-            const Units amount = std::min(excess_[node], residual.touched(id).flow);
-            if (amount == 0) continue;
-            residual.cancel(id, amount);
+        downhill_.clear();
+        for_each_arc(residual, node, [&](const Arc& arc) {
+            if (arc.backward) downhill_.push_back(arc);
+            return true;
+        });
+        for (const Arc& arc : downhill_) {
+            const Units amount = std::min(excess_[node], arc.edge.left);
+            if (amount == 0) break;
+            use(residual, arc, amount);
             excess_[node] -= amount;
-            if (excess_[to] == 0 && !terminal_[to]) pending.push_back(to);
-            excess_[to] += amount;
+            if (excess_[arc.to] == 0 && !terminal_[arc.to]) pending.push_back(arc.to);
+            excess_[arc.to] += amount;
         }
     }
 }
@@ -210,7 +221,7 @@ Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& te
         discharge(residual, node, pulse);
         if (relabels_ > net.n_nodes()) {
             ++counters.searches;
-            pulse.report();
+            pulse.check();
             relabel_all(residual, levels, terminals);
         }
     }

@@ -13,8 +13,8 @@ class PushRelabel final : public Solver {
     // A residual arc out of the node in hand, against the flow: where to, what is left, and how to use it.
     struct Arc {
         Node to;
-        Residual::Edge edge;                  // backward: the record, and its flow
-        std::uint32_t link, receiver, giver;  // only forward
+        Residual::Edge edge;                  // backward: left is what it carries
+        std::uint32_t link, receiver, giver;  // not set where a record tells
         bool backward;
     };
     template <class Visit>

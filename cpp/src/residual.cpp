@@ -10,6 +10,7 @@ constexpr std::size_t initial_slots_log2 = 10;
 
 Residual::Residual(const CapacityIndex& capacities)
     : capacities_(capacities),
+      quantum_(capacities.quantum()),
       edges_(1),
       slots_(std::size_t{1} << initial_slots_log2, 0),
       shift_(64 - initial_slots_log2),
@@ -18,13 +19,21 @@ Residual::Residual(const CapacityIndex& capacities)
       own_row_(capacities.network().n_rows(), 0) {
     const Network& net = network();
     link_of_row_.reserve(net.n_rows());
+    std::size_t n_straight = 0;
+    for (std::size_t e = 0; e < net.links().size(); ++e)
+        if (!net.links()[e].diagonal) n_straight += capacities_.straight(e).size();
+    straight_.assign(n_straight, 0);
+    Units* straight = straight_.data();
     for (std::size_t e = 0; e < net.links().size(); ++e) {
         const Link& link = net.links()[e];
         link_of_row_.insert(link_of_row_.end(), net.size(link.receiver), static_cast<std::uint32_t>(e));
-        links_.push_back({nullptr, own_row_.data() + net.first_row(e), net.first_node(link.giver),
-                          net.first_node(link.receiver), net.first_row(e),
-                          static_cast<std::uint32_t>(net.words(link.giver)), link.giver, net.size(link.giver),
-                          link.diagonal, link.offset});
+        const bool square = !link.diagonal && !capacities_.straight(e).empty();
+        links_.push_back({nullptr, own_row_.data() + net.first_row(e), square ? straight : nullptr,
+                          capacities_.straight(e).data(), net.first_node(link.giver), net.first_node(link.receiver),
+                          net.first_row(e), static_cast<std::uint32_t>(net.words(link.giver)), link.giver,
+                          net.size(link.giver), link.diagonal, link.scalar == Scalar::float32 && !link.diagonal,
+                          link.offset, link.data, link.row_stride, link.column_stride});
+        if (square) straight += net.size(link.giver);
     }
     set_scale(0);
 }
@@ -45,6 +54,8 @@ void Residual::reset() {
         }
     }
     edges_.resize(1);
+    if (n_straight_touched_ > 0) std::fill(straight_.begin(), straight_.end(), 0);
+    n_straight_touched_ = 0;
     for (const std::uint32_t row : rows_owned_) own_row_[row] = 0;
     rows_owned_.clear();
     own_words_.clear();
@@ -68,6 +79,8 @@ void Residual::refresh_row(std::uint32_t row) {
     for (EdgeId id = first_in_[link.first_receiver + receiver]; id != 0; id = edges_[id].next_in)
         if (edges_[id].row == row && edges_[id].capacity - edges_[id].flow < threshold_)
             clear_bit(own, edges_[id].giver - link.first_giver);
+    if (link.straight_flow != nullptr && link.straight[receiver] - link.straight_flow[receiver] < threshold_)
+        clear_bit(own, receiver);
 }
 
 void Residual::place(EdgeId id) {
@@ -109,8 +122,13 @@ void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t g
 }
 
 void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount) {
-    const EdgeId id = edge.record != 0 ? edge.record : insert(links_[link], receiver, giver, edge.left);
-    edges_[id].flow += amount;
+    if (edge.record == straight_edge) {
+        Units& flow = links_[link].straight_flow[giver];
+        n_straight_touched_ += flow == 0;
+        flow += amount;
+    } else {
+        edges_[edge.record != 0 ? edge.record : insert(links_[link], receiver, giver, edge.left)].flow += amount;
+    }
     if (edge.left >= threshold_ && edge.left - amount < threshold_ && !links_[link].diagonal)
         set_row_bit(link, receiver, giver, false);
 }
@@ -124,15 +142,30 @@ void Residual::cancel(EdgeId id, Units amount) {
         set_row_bit(link, edge.row - links_[link].first_row, edge.giver - links_[link].first_giver, true);
 }
 
-EdgeFlow Residual::edge_flow(EdgeId id) const {
-    const TouchedEdge& edge = edges_[id];
-    const std::uint32_t link = link_of_row_[edge.row];
-    return {link, edge.row - links_[link].first_row, edge.giver - links_[link].first_giver, edge.flow};
+void Residual::cancel_straight(std::size_t link, std::size_t position, Units amount) {
+    const LinkView& view = links_[link];
+    const Units before = view.straight[position] - view.straight_flow[position];
+    view.straight_flow[position] -= amount;
+    if (before < threshold_ && before + amount >= threshold_) set_row_bit(link, position, position, true);
+}
+
+std::vector<EdgeFlow> Residual::flows() const {
+    std::vector<EdgeFlow> out;
+    for (std::uint32_t e = 0; e < links_.size(); ++e)
+        if (links_[e].straight_flow != nullptr)
+            for (std::uint32_t k = 0; k < links_[e].n_givers; ++k)
+                if (links_[e].straight_flow[k] != 0) out.push_back({e, k, k, links_[e].straight_flow[k]});
+    for (std::size_t id = 1; id < edges_.size(); ++id) {
+        const TouchedEdge& edge = edges_[id];
+        const std::uint32_t link = link_of_row_[edge.row];
+        out.push_back({link, edge.row - links_[link].first_row, edge.giver - links_[link].first_giver, edge.flow});
+    }
+    return out;
 }
 
 std::size_t Residual::bytes() const {
     return edges_.capacity() * sizeof(TouchedEdge) + own_words_.capacity() * sizeof(Word) +
-           links_.capacity() * sizeof(LinkView) +
+           links_.capacity() * sizeof(LinkView) + straight_.capacity() * sizeof(Units) +
            (slots_.capacity() + first_in_.capacity() + first_out_.capacity() + own_row_.capacity() +
             rows_owned_.capacity() + link_of_row_.capacity()) *
                sizeof(std::uint32_t);

@@ -3,18 +3,21 @@
 // Problem. A maximum flow from one source touches about ten edges a node, out of hundreds: copying the capacities for
 // every source would cost more than solving. So the capacities stay shared and read-only, and a solve keeps
 //
-//   edges_   a record for each edge that ever carried flow: flow, capacity, ends, and two list links;
-//   slots_   an open-addressing hash table from (row, giver) to the record;
-//   rows     where an edge fell below the current threshold, a private copy of its row of bits with that bit cleared.
+//   straight_  the flow on every straight edge, k -> k of a square dense link, as a plain array: in residual networks
+//              these are most of the edges a flow uses, and need neither a search nor a list;
+//   edges_     a record for each other edge that ever carried flow: flow, capacity, ends, and two list links;
+//   slots_     an open-addressing hash table from (row, giver) to the record;
+//   rows       where an edge fell below the current threshold, a private copy of its row of bits, that bit cleared.
 //
-// reset() walks the records and undoes them, so a solve costs what it touched, not what the network holds.
+// reset() walks the records and undoes them, so a solve costs what it touched, not what the network holds (the straight
+// flows are cleared whole: 8 bytes a node).
 //
 // Orientation. Rows belong to receivers, and rows are contiguous. The searches therefore run *against* the edges: they
 // stand at a node, look along its row for givers with capacity left, and end at the source. Standing at v, the
 // residual arcs are (1) an edge k -> v with capacity left, found in the bits of v's rows, and (2) an edge v -> w that
-// carries flow, found in v's list of outgoing records: cancelling it frees what v sent to w.
+// carries flow, found in v's list of outgoing records or among the straight flows: cancelling it frees what v sent to w.
 //
-// Invariants. 0 <= flow <= capacity in every record. row(...) has bit k set exactly where the edge k -> receiver has
+// Invariants. 0 <= flow <= capacity on every edge. row(...) has bit k set exactly where the edge k -> receiver has
 // a residual of at least threshold().
 #pragma once
 
@@ -38,24 +41,30 @@ class Residual {
    public:
     using EdgeId = std::uint32_t;  // index into the records; 0 is "untouched"
 
-    /// What the searches need of a link, in one cache line. The rows are those of a dense link.
+    /// What the searches need of a link, side by side.
     struct LinkView {
-        const Word* shared;        // bits of row 0 at the current scale
+        const Word* shared;        // bits of row 0 at the current scale; nullptr for a diagonal
         const std::uint32_t* own;  // [receiver] 1 + first private word of the row, or 0
+        Units* straight_flow;      // [position] flow on the edge position -> position, or nullptr: not square
+        const Units* straight;     // [position] its capacity
         Node first_giver, first_receiver;
         std::uint32_t first_row;
         std::uint32_t n_words;
         std::uint32_t giver_block;
         std::uint32_t n_givers;
         bool diagonal;
+        bool is_float32;
         std::int64_t offset;
+        const std::byte* data;     // as in Link
+        std::ptrdiff_t row_stride, column_stride;
     };
 
-    /// An edge as it stands: its record, if any, and what it can still take.
+    /// An edge as it stands: its record, and what it can still take. Straight edges have no record of their own.
     struct Edge {
         EdgeId record;
         Units left;
     };
+    static constexpr EdgeId straight_edge = ~EdgeId{0};
 
     explicit Residual(const CapacityIndex& capacities);
 
@@ -79,24 +88,38 @@ class Residual {
     /// The edge giver -> receiver (positions) of a link.
     Edge edge(std::size_t link, std::size_t receiver, std::size_t giver) const {
         const LinkView& view = links_[link];
+        if (receiver == giver && view.straight_flow != nullptr)
+            return {straight_edge, view.straight[giver] - view.straight_flow[giver]};
         if (first_in_[view.first_receiver + receiver] != 0) {
             const EdgeId id = find(view.first_row + static_cast<std::uint32_t>(receiver),
                                    view.first_giver + static_cast<Node>(giver));
             if (id != 0) return {id, edges_[id].capacity - edges_[id].flow};
         }
-        return {0, capacities_.at(link, receiver, giver)};
+        if (!view.is_float32) return {0, capacities_.at(link, receiver, giver)};
+        return {0, quantum_.floor(static_cast<double>(
+                       load<float>(view.data + static_cast<std::ptrdiff_t>(receiver) * view.row_stride +
+                                   static_cast<std::ptrdiff_t>(giver) * view.column_stride)))};
     }
 
     /// Sends `amount` <= edge.left along an edge, looked up by edge() and unchanged since.
     void push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount);
-    /// Takes `amount` <= flow off a touched edge.
+    /// Takes `amount` <= flow off an edge that has a record, or off a straight edge.
     void cancel(EdgeId id, Units amount);
+    void cancel_straight(std::size_t link, std::size_t position, Units amount);
+
+    /// Flow on the straight edge of a link at a position, 0 where there is none.
+    Units straight_flow(std::size_t link, std::size_t position) const {
+        const LinkView& view = links_[link];
+        return view.straight_flow != nullptr ? view.straight_flow[position] : 0;
+    }
 
     const TouchedEdge& touched(EdgeId id) const { return edges_[id]; }
     EdgeId first_in(Node node) const { return first_in_[node]; }
     EdgeId first_out(Node node) const { return first_out_[node]; }
-    std::size_t n_touched() const { return edges_.size() - 1; }
-    EdgeFlow edge_flow(EdgeId id) const;
+    /// Edges that have carried flow since reset().
+    std::size_t n_touched() const { return edges_.size() - 1 + n_straight_touched_; }
+    /// The flow of every edge that ever carried some.
+    std::vector<EdgeFlow> flows() const;
 
     std::size_t bytes() const;
 
@@ -117,9 +140,12 @@ class Residual {
     void refresh_row(std::uint32_t row);
 
     const CapacityIndex& capacities_;
+    Quantum quantum_;  // a copy: capacities are read in the innermost loop
     std::size_t scale_ = 0;
     Units threshold_ = 1;
     std::vector<LinkView> links_;
+    std::vector<Units> straight_;                    // [link][position], square dense links
+    std::size_t n_straight_touched_ = 0;
     std::vector<TouchedEdge> edges_;                 // [0] unused
     std::vector<EdgeId> slots_;                      // power of two, at most half full
     unsigned shift_ = 0;                             // 64 - log2(slots)

@@ -30,12 +30,17 @@ class Pulse {
    public:
     explicit Pulse(const std::atomic<bool>& stop) : stop_(stop) {}
     virtual ~Pulse() = default;
-    /// Called every few microseconds of work. Throws Cancelled.
+    /// Called every few nanoseconds of work. Throws Cancelled.
     void beat() {
-        if (stop_.load(std::memory_order_relaxed)) throw Cancelled();
-        if (++beats_ % 1024 == 0) report();
+        if (++beats_ % 1024 == 0) check();
     }
-    /// Called a few times a millisecond or less often.
+    /// Called every few microseconds of work. Throws Cancelled.
+    void check() {
+        if (stop_.load(std::memory_order_relaxed)) throw Cancelled();
+        report();
+    }
+
+   protected:
     virtual void report() {}
 
    private:

@@ -94,6 +94,9 @@ class CapacityIndex {
         return read(network_.links()[link], receiver, giver);
     }
 
+    /// q of the edges k -> k of a square dense link, or of a diagonal of offset 0; empty otherwise.
+    const std::vector<Units>& straight(std::size_t link) const { return index_[link].straight; }
+
     /// Whether that capacity was an exact number of quanta.
     bool exact(std::size_t link, std::size_t receiver, std::size_t giver) const;
 
