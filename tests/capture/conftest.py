@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-# The families are a plain module next to the tests, importable from wherever pytest is started.
-sys.path.insert(0, str(Path(__file__).parent))
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

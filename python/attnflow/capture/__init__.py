@@ -28,6 +28,6 @@ except ImportError as error:
         "pip install 'attnflow[torch]'"
     ) from error
 
-from attnflow.capture._contributions import Contributions, contributions
+from attnflow.capture._contributions import Contributions, contributions, is_causal
 
-__all__ = ["Contributions", "contributions"]
+__all__ = ["Contributions", "contributions", "is_causal"]

@@ -17,7 +17,7 @@ from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure, find
 from attnflow.errors import CaptureError, InvalidArgumentError
 
-__all__ = ["Contributions", "contributions"]
+__all__ = ["Contributions", "contributions", "is_causal"]
 
 
 @dataclass(frozen=True)
@@ -250,13 +250,29 @@ class _Run:
             self.progress(len(self.names), max(self.total or 0, len(self.names)))
 
 
-def _kind(model: nn.Module, matrices: Sequence[Tensor]) -> Literal["decoder", "encoder"]:
-    """Whether any position saw a later one; of a text of one token the modules' own statement is taken."""
-    if matrices[0].shape[0] > 1:
-        ahead = any(bool(torch.triu(matrix, diagonal=1).any()) for matrix in matrices)
-        return "encoder" if ahead else "decoder"
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model looks like one whose positions see no later ones, judged by what it says of itself.
+
+    A guess for what must be decided before the model runs; what it did is in :attr:`Contributions.kind`.
+
+    Examples
+    --------
+    >>> from transformers import BertConfig, BertModel
+    >>> from attnflow.capture import is_causal
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
+    False
+    """
     stated = [getattr(module, "is_causal", None) for module in model.modules()]
-    causal = [value for value in stated if isinstance(value, bool)]
-    if not causal:
-        causal = [bool(getattr(model.config, "is_decoder", False)) or "Causal" in type(model).__name__]
-    return "decoder" if all(causal) else "encoder"
+    flags = [value for value in stated if isinstance(value, bool)]
+    if flags:
+        return any(flags)
+    config = text_configuration(model)
+    return bool(getattr(config, "is_decoder", False)) or type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _kind(model: nn.Module, matrices: Sequence[Tensor]) -> Literal["decoder", "encoder"]:
+    """Whether any position saw a later one; of a text of one token the model's own statement is taken."""
+    if matrices[0].shape[0] == 1:
+        return "decoder" if is_causal(model) else "encoder"
+    return "encoder" if any(bool(torch.triu(matrix, diagonal=1).any()) for matrix in matrices) else "decoder"
