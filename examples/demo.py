@@ -13,9 +13,14 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.status import Status
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
@@ -53,7 +58,7 @@ def main() -> None:
     published = replace(published, options={**name, **published.options, **name})
     result.show(compare=[published])
     result.save(PAGE, compare=[published])
-    print(f"\nwrote {PAGE.relative_to(ROOT)}: open it in a browser")
+    print(f"wrote {PAGE.relative_to(ROOT)}: open it in a browser")
 
 
 def say(status: Status, console: Console, what: str) -> None:
@@ -62,6 +67,11 @@ def say(status: Status, console: Console, what: str) -> None:
         status.update(what)
     else:
         print(f"... {what}", file=sys.stderr, flush=True)
+
+
+def step(status: Status, method: str) -> Callable[[str, int, int], None]:
+    """A callback that shows how far an explanation is."""
+    return lambda stage, done, total: status.update(f"{method}: {stage} {done}/{total}")
 
 
 def hush() -> None:

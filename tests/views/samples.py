@@ -57,7 +57,7 @@ def sample(
         "targets": (target,), "target_label": f"next token after {shown[-1]!r} (position {n - 1})",
         "values": [scores], "lower": [np.maximum(scores - 3e-8, 0)], "upper": [scores + 3e-8], "bottlenecks": [cuts],
         "kind": kind, "n_layers": n_layers, "n_nodes": n * (n_layers + 1), "n_edges": n_layers * n * (n + 1) // 2,
-        "definition": "Independent maximum flow from every player to the target (one network each, shared capacities).",
+        "definition": "independent maximum flows: from each player alone to the target, through made-up contributions",
         "prediction": (" Mary", 0.9196),
         "timings": {"capture": 0.41, "network": 0.02, "kernel": 0.003},
         "options": {

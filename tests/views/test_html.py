@@ -95,7 +95,7 @@ def test_it_says_all_that_a_reader_must_know() -> None:
         "Spearman −1.00, 100% of the rank variance",
         "This ranking is the order of the tokens.",
         "100% of the scores",
-        "Independent maximum flow from every player",
+        "independent maximum flows: from each player alone",
         "calibrationexcessnone",
         "time: capture410 ms410 ms",
     ):

@@ -39,7 +39,7 @@ def test_it_says_all_that_a_reader_must_know() -> None:
         "31% of the scores",
         "433 ms: capture 410 ms, network 20 ms, kernel 3 ms",
         "every score certified to ±4e-8",
-        "Independent maximum flow from every player",
+        "independent maximum flows: from each player alone",
         "! This ranking is the order of the tokens.",
         "verified: flow = cut for all 28 solves",
     ):

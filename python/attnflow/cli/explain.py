@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         others = []
         if arguments.compare:
-            published = {"measure": "attention", "calibration": None, "residual": 0.5}
+            published: dict[str, Any] = {"measure": "attention", "calibration": None, "residual": 0.5}
             step = progress.stage("explaining as published")
             others.append(attnflow.explain(model, tokenizer, text, progress=step, **published, **options))
     result.show(compare=others)

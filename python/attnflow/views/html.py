@@ -124,7 +124,8 @@ def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
         "names": _names(results),
         "methods": [_method(result) for result in results],
         "chart": Markup(svg.chart(*results)),
-        "flows": [Markup(svg.flow(result, pair)) for result in results for pair in result.flows or ()],
+        # Of the first alone: what the others are compared by is their scores.
+        "flows": [Markup(svg.flow(results[0], pair)) for pair in results[0].flows or ()],
         "exact": exact,
         "rows": rows,
         "top": top,

@@ -43,7 +43,7 @@ def picture(*results: Attribution) -> str:
         parts.append(_headline(shown))
         parts.extend(_heatmap(result) for result in shown)
         parts.append(_chart(shown))
-        parts.extend(ribbons.draw(result, pair) for result in shown for pair in result.flows or ())
+        parts.extend(ribbons.draw(shown[0], pair) for pair in shown[0].flows or ())
     total = sum(height for _, height in parts) + 8
     root = _root(total, {"xmlns": "http://www.w3.org/2000/svg", "width": str(WIDTH), "height": f"{total:.0f}"})
     style = STYLE + f".af .mono text {{ {_MONOSPACE}; font-size: 14px }}\n"

@@ -130,8 +130,8 @@ def _report(console: Console, results: Sequence[Attribution], palette: _Palette,
     for line in _table(results, palette, console.width, limit):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
-    for definition in dict.fromkeys(result.definition for result in results):
-        console.print(Text(f"What the numbers are: {wording.visible(definition)}", "dim"))
+    for name, definition in dict.fromkeys((wording.method_name(r), r.definition) for r in results):
+        console.print(Text(f"{name}: {wording.visible(definition)}", "dim"))
 
 
 def _method(console: Console, result: Attribution, palette: _Palette) -> None:
