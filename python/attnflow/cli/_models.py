@@ -14,6 +14,7 @@ __all__ = ["load"]
 
 def load(name: str, gguf_file: str | None = None, threads: int | None = None) -> tuple[Any, Any]:
     """The model and its tokenizer: with a language model's head if the weights have one, without a head otherwise."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported: some bars heed nothing else
     try:
         import torch
         import transformers
@@ -40,6 +41,11 @@ def load(name: str, gguf_file: str | None = None, threads: int | None = None) ->
     except ImportError as error:
         raise attnflow.errors.MissingDependencyError(f"--model {name}: {_first_line(error)}") from error
     except Exception as error:
+        weights = sorted(path.name for path in Path(name).glob("*.gguf"))
+        if weights and gguf_file is None:
+            raise attnflow.errors.InvalidArgumentError(
+                f"--model {name}: holds {', '.join(weights)}; say which to load with --gguf-file"
+            ) from error
         raise attnflow.errors.InvalidArgumentError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
     return model.eval(), tokenizer
 

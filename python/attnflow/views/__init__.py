@@ -32,7 +32,7 @@ def show(*results: Attribution, file: TextIO | None = None, limit: int | None = 
         *results, width=console.width, colours="truecolor" if system == "windows" else system, limit=limit
     )
     encoding = getattr(file, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=file)
+    print(text.encode(encoding, "replace").decode(encoding), end="", file=file)
 
 
 def _notebook() -> Any:
