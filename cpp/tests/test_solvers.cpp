@@ -1,0 +1,136 @@
+// Both solvers against the twin, on every family of networks. Every solve here is certified, and compared in value, cut,
+// bottleneck, bounds and edge flows: see agreement.hpp.
+#include "agreement.hpp"
+#include "harness.hpp"
+#include "instances.hpp"
+
+namespace attnflow::testing {
+namespace {
+
+// What is common to the tests below: a family, all profiles of the scalars that have them, a few seeds each.
+void families_agree(Family family, std::uint32_t rounds) {
+    const bool anywhere = family == Family::block_dag || family == Family::cyclic || family == Family::diagonals ||
+                          family == Family::one_block_wide;
+    for (const Profile profile : profiles)
+        for (const Scalar scalar : scalars)
+            for (std::uint32_t round = 0; round < rounds; ++round) {
+                Random random((std::uint64_t{round} << 32) + static_cast<std::uint64_t>(family) * 1000 +
+                              static_cast<std::uint64_t>(profile) * 10 + static_cast<std::uint64_t>(scalar));
+                const Scope scope(std::string(name(family)) + ", " + name(profile) + ", " + name(scalar) + ", round " +
+                                  std::to_string(round));
+                // Mostly small, so that cuts are varied; some beyond a word of 64.
+                const std::uint32_t width = round % 8 == 7 ? random.between(60, 70) : random.between(1, 12);
+                const Store store = random_network(family, profile, scalar, width, random);
+                const Network network = store.network();
+                CHECK_NONE(disagreements(network, random_query(network, anywhere, random)));
+            }
+}
+
+TEST(solvers, layered_dense) { families_agree(Family::layered_dense, 8); }
+TEST(solvers, layered_causal) { families_agree(Family::layered_causal, 8); }
+TEST(solvers, layered_sparse) { families_agree(Family::layered_sparse, 16); }
+TEST(solvers, block_diagonal) { families_agree(Family::block_diagonal, 8); }
+TEST(solvers, residual_stream) { families_agree(Family::residual_stream, 8); }
+TEST(solvers, ragged_layers) { families_agree(Family::ragged_layers, 8); }
+TEST(solvers, block_dag) { families_agree(Family::block_dag, 24); }
+TEST(solvers, cyclic) { families_agree(Family::cyclic, 24); }
+TEST(solvers, diagonals) { families_agree(Family::diagonals, 24); }
+TEST(solvers, long_paths) { families_agree(Family::one_block_wide, 8); }
+
+// Large enough for thousands of touched edges, several growths of their table, and rows of three words.
+TEST(solvers, large_layers) {
+    Random random(7);
+    const auto value = [&](std::uint32_t j, std::uint32_t k) {
+        return k <= j ? draw<float>(Profile::peaked, random) + (j == k ? 0.5F : 0.0F) : 0.0F;
+    };
+    Store store({130, 130, 130, 130});
+    store.dense<float>(0, 1, value).dense<float>(1, 2, value).dense<float>(2, 3, value);
+    const Network network = store.network();
+    const Node last = network.first_node(3);
+    CHECK_NONE(disagreements(network, {{{0}, {77}, {3, 5, 90, 128}}, {{last + 129}, {last + 100, last + 127}}}));
+}
+
+// The decoder that generates: the top block feeds the bottom one, one position on, without bound.
+TEST(solvers, chained_generation) {
+    Random random(11);
+    const std::uint32_t n = 9;
+    const auto causal = [&](std::uint32_t j, std::uint32_t k) { return k <= j ? random.uniform() : 0.0; };
+    Store store({n, n, n});
+    store.dense<double>(0, 1, causal).dense<double>(1, 2, causal);
+    store.diagonal<double>(2, 0, 1, [&](std::uint32_t k) { return k >= 4 ? infinity : 0.0; });
+    const Network network = store.network();
+    const Node top = network.first_node(2);
+    CHECK_NONE(disagreements(network, {{{0}, {1}, {2}, {3}, {0, 1, 2, 3}}, {{top + 8}, {top + 6, top + 8}}}));
+}
+
+// Demand that goes around a cycle of wide edges and has to be given back must not go around quantum by quantum.
+TEST(solvers, wide_cycles_beside_a_narrow_source) {
+    for (const double narrow : {1e-9, 1e-3, 1.0}) {
+        const Scope scope("source of " + shown(narrow));
+        Store store({1, 1, 1, 1});
+        const auto constant = [](double c) { return [c](std::uint32_t, std::uint32_t) { return c; }; };
+        store.dense<double>(0, 1, constant(narrow))
+            .dense<double>(1, 2, constant(3.0))
+            .dense<double>(2, 1, constant(3.0))
+            .dense<double>(2, 3, constant(2.0))
+            .dense<double>(1, 3, constant(2.5));
+        const Network network = store.network();
+        CHECK_NONE(disagreements(network, {{{0}}, {{3}}}));
+    }
+}
+
+// A diagonal's zeros are no edges, wherever they stand among the links.
+TEST(solvers, zeros_on_diagonals) {
+    Random random(13);
+    for (int round = 0; round < 200; ++round) {
+        const Scope scope("round " + std::to_string(round));
+        Store store({3, 4, 4, 3});
+        const auto value = [&](std::uint32_t, std::uint32_t) { return static_cast<float>(random.below(4)); };
+        const auto sparse = [&](std::uint32_t) { return static_cast<float>(random.chance(0.5) ? 0 : random.below(6)); };
+        store.dense<float>(0, 1, value).diagonal<float>(1, 2, 0, sparse).dense<float>(1, 2, value);
+        store.diagonal<float>(1, 2, 1, sparse).diagonal<float>(2, 3, 0, sparse).dense<float>(2, 3, value);
+        store.diagonal<float>(2, 1, -1, sparse);
+        const Network network = store.network();
+        CHECK_NONE(disagreements(network, {{{0}, {1, 2}}, {{11}, {12, 13}}}));
+    }
+}
+
+// int32 and int64, or float32 and float64, in one network.
+TEST(solvers, mixed_widths) {
+    Random random(17);
+    for (int round = 0; round < 60; ++round) {
+        const Scope scope("round " + std::to_string(round));
+        const bool extreme = round % 2 == 0;
+        Store store({5, 6, 6, 5});
+        store.dense<std::int64_t>(0, 1, [&](std::uint32_t, std::uint32_t) { return random.next() >> 16; });
+        store.dense<std::int32_t>(1, 2, [&](std::uint32_t, std::uint32_t) {
+            return extreme && random.chance(0.5) ? std::numeric_limits<std::int32_t>::max()
+                                                 : static_cast<std::int32_t>(random.below(1U << 30));
+        });
+        store.dense<std::int64_t>(2, 3, [&](std::uint32_t, std::uint32_t) { return random.next() >> 20; });
+        const Network network = store.network();
+        CHECK_NONE(disagreements(network, {{{0}, {1, 2}}, {{17}, {18, 19}}}));
+    }
+    for (int round = 0; round < 60; ++round) {
+        const Scope scope("floating, round " + std::to_string(round));
+        Store store({5, 6, 6, 5});
+        const double scale = round % 3 == 0 ? 1e300 : round % 3 == 1 ? 1e-300 : 1.0;
+        store.dense<double>(0, 1, [&](std::uint32_t, std::uint32_t) { return random.uniform() * scale; });
+        store.dense<float>(1, 2, [&](std::uint32_t, std::uint32_t) { return draw<float>(Profile::peaked, random); });
+        store.dense<double>(2, 3, [&](std::uint32_t, std::uint32_t) { return random.uniform() / scale; });
+        const Network network = store.network();
+        CHECK_NONE(disagreements(network, {{{0}, {1, 2}}, {{17}, {18, 19}}}));
+    }
+}
+
+// An integer link beside a floating one is counted in the same quanta.
+TEST(solvers, integers_beside_floats) {
+    Store store({1, 1, 1});
+    store.dense<std::int32_t>(0, 1, [](std::uint32_t, std::uint32_t) { return 3; });
+    store.dense<float>(1, 2, [](std::uint32_t, std::uint32_t) { return 5.0F; });
+    const Network network = store.network();
+    CHECK_NONE(disagreements(network, {{{0}}, {{2}}}));
+}
+
+}  // namespace
+}  // namespace attnflow::testing
