@@ -166,6 +166,7 @@ def _method(result: Attribution) -> dict[str, Any]:
         },
         "interval": wording.widest(result),
         "network": wording.network_size(result),
+        "stages": ", ".join(f"{wording.visible(s)} {wording.seconds(t)}" for s, t in result.timings.items()),
         "time": wording.seconds(wording.total_time(result)) if result.timings else "",
         "caveats": wording.caveats(result),
         "severe": abs(rho) >= 0.9,
