@@ -112,7 +112,8 @@ py::dict solve_arrays(const std::vector<std::uint32_t>& sizes, const std::vector
     out["upper"] = as_floats(answer.upper, shape, [&](Units units) { return quantum.upper(units); });
     if (bottlenecks) out["bottlenecks"] = give(std::move(answer.bottleneck), shape);
     if (cuts)
-        out["source_sides"] = give(std::move(answer.source_side), {n_sinks, n_sources, static_cast<py::ssize_t>(n_words)});
+        out["source_sides"] =
+            give(std::move(answer.source_side), {n_sinks, n_sources, static_cast<py::ssize_t>(n_words)});
     if (flows) {
         std::vector<std::int32_t> link, receiver, giver;
         std::vector<Units> flow;

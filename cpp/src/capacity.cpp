@@ -35,10 +35,10 @@ template <class T>
         const T c = load<T>(entry(link, receiver, k));
         if (c >= T{0}) continue;
         const std::string what = c < T{0} ? "negative (" + std::to_string(c) + ")" : "NaN";
-        const std::size_t j = link.diagonal ? static_cast<std::size_t>(static_cast<std::int64_t>(k) + link.offset)
-                                            : receiver;
-        throw InvalidCapacity("capacity of link " + std::to_string(e) + ", receiver " + std::to_string(j) +
-                                  ", giver " + std::to_string(k) + " is " + what + "; capacities must be >= 0",
+        const std::size_t j =
+            link.diagonal ? static_cast<std::size_t>(static_cast<std::int64_t>(k) + link.offset) : receiver;
+        throw InvalidCapacity("capacity of link " + std::to_string(e) + ", receiver " + std::to_string(j) + ", giver " +
+                                  std::to_string(k) + " is " + what + "; capacities must be >= 0",
                               e, j, k);
     }
     throw std::logic_error("no offender in a row that has one");

@@ -27,7 +27,8 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
             if (test_bit(receiver_side, j)) continue;
             if (link.diagonal) {
                 const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
-                if (k >= 0 && k < static_cast<std::int64_t>(givers) && test_bit(giver_side, static_cast<std::size_t>(k)))
+                if (k >= 0 && k < static_cast<std::int64_t>(givers) &&
+                    test_bit(giver_side, static_cast<std::size_t>(k)))
                     count(j, static_cast<std::size_t>(k));
                 continue;
             }

@@ -14,7 +14,7 @@
 //      a path prefix is walked once, not once an augmentation;
 //   3. again from 1.
 // A node's next candidate is row & level, a word at a time. The straight edge (k -> k), which is the residual stream
-// and holds half of a node's capacity, is tried first: it leads down without touching a new row.
+// and holds half of a node's capacity, is tried first: it leads down without touching a new capacity.
 //
 // Invariants. While a frame is open, every candidate it has finished with has left row & level: its node is dead, or the
 // arc fell below tau. That is why a frame may simply look at its current word again. Shortfalls below tau count as
@@ -84,8 +84,7 @@ Units Dinic::from_sources(Residual& residual, Levels& levels, std::uint32_t bloc
         }
         const auto [low, high] = levels.range(0, link.giver_block);
         for (std::size_t w = low; w < high && want - got >= tau; ++w)
-            for_each_bit(residual.row(link, position)[w] & level[w], w * word_bits,
-                         [&](std::size_t k) { take(e, k); });
+            for_each_bit(residual.row(link, position)[w] & level[w], w * word_bits, [&](std::size_t k) { take(e, k); });
     }
     if (want - got >= tau) clear_bit(levels.at(1, block), position);
     return got;
@@ -102,21 +101,8 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
         child.backward = 0;
         child.edge = residual.edge(e, frame.position, giver);
     };
-    if (frame.stage == 0) {
-        frame.stage = 1;
-        for (const std::uint32_t e : into) {
-            const Residual::LinkView& link = residual.link(e);
-            if (link.diagonal || frame.position >= link.n_givers) continue;
-            const Word* level = levels.at(below, link.giver_block);
-            if (level != nullptr && test_bit(level, frame.position) &&
-                test_bit(residual.row(link, frame.position), frame.position)) {
-                forward(e, link, frame.position);
-                return true;
-            }
-        }
-    }
-    for (; frame.stage <= into.size(); ++frame.stage, frame.word = 0) {
-        const std::uint32_t e = into[frame.stage - 1];
+    for (; frame.stage < into.size(); ++frame.stage, frame.word = 0) {
+        const std::uint32_t e = into[frame.stage];
         const Residual::LinkView& link = residual.link(e);
         const Word* level = levels.at(below, link.giver_block);
         if (level == nullptr) continue;
@@ -129,15 +115,22 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
             continue;
         }
         const Word* row = residual.row(link, frame.position);
-        const auto [low, high] = levels.range(below, link.giver_block);
-        for (frame.word = std::max(frame.word, low); frame.word < high; ++frame.word)
-            if (const Word candidates = row[frame.word] & level[frame.word]) {
-                forward(e, link, frame.word * static_cast<std::uint32_t>(word_bits) +
-                                     static_cast<std::uint32_t>(std::countr_zero(candidates)));
+        if (frame.word == 0) {
+            frame.word = 1;
+            if (frame.position < link.n_givers && test_bit(level, frame.position) && test_bit(row, frame.position)) {
+                forward(e, link, frame.position);
+                return true;
+            }
+        }
+        for (; frame.word <= link.n_words; ++frame.word)
+            if (const Word candidates = row[frame.word - 1] & level[frame.word - 1]) {
+                forward(e, link,
+                        (frame.word - 1) * static_cast<std::uint32_t>(word_bits) +
+                            static_cast<std::uint32_t>(std::countr_zero(candidates)));
                 return true;
             }
     }
-    if (frame.stage == into.size() + 1) {
+    if (frame.stage == into.size()) {
         for (const std::uint32_t e : net.links_out_of(frame.block)) {
             const Units flow = residual.straight_flow(e, frame.position);
             if (flow < residual.threshold()) continue;

@@ -13,12 +13,12 @@ class Dinic final : public Solver {
     // A node on the search's way down, and the residual arc by which the node above it asked.
     struct Frame {
         std::uint32_t block, position;
-        std::uint32_t link;     // the arc: an edge of this link, used forward or backward
+        std::uint32_t link;  // the arc: an edge of this link, used forward or backward
         std::uint32_t backward;
-        Residual::Edge edge;    // the edge's record and what it has left; backward: what it carries
+        Residual::Edge edge;  // the edge's record and what it has left; backward: what it carries
         Units want, got;
-        std::uint32_t stage;    // 0: straight edges; 1 + i: i-th link into the block; then backward arcs, straight first
-        std::uint32_t word;     // where in the row
+        std::uint32_t stage;      // i: i-th link into the block; then backward arcs, straight ones first
+        std::uint32_t word;       // where in the row: 0 before the straight edge, then 1 + word
         Residual::EdgeId record;  // where in the list of outgoing records
     };
 

@@ -141,7 +141,8 @@ void Levels::expand_backward(const Residual& residual, std::size_t level, std::u
                     !test_bit(&visited_[network_.first_word(from)], j))
                     visit(level + 1, from, j);
             }
-            for (auto id = residual.first_in(first + static_cast<Node>(j)); id != 0; id = residual.touched(id).next_in) {
+            for (auto id = residual.first_in(first + static_cast<Node>(j)); id != 0;
+                 id = residual.touched(id).next_in) {
                 const TouchedEdge& edge = residual.touched(id);
                 if (edge.flow < residual.threshold()) continue;
                 const std::uint32_t from = network_.block_of(edge.giver);

@@ -54,15 +54,15 @@ class Levels {
 
     const Network& network_;
     std::size_t n_blocks_;
-    std::vector<Word> visited_;                 // [Network word]
+    std::vector<Word> visited_;  // [Network word]
     struct Slot {
         std::uint32_t offset = 0;  // 1 + first word in words_, 0 = no such node
         Range range{0, 0};
     };
-    std::vector<Slot> table_;                   // [level][block]
+    std::vector<Slot> table_;  // [level][block]
     std::vector<Word> words_;
     std::vector<std::uint32_t> frontier_, next_frontier_;  // blocks with nodes on the level
-    std::vector<Word> no_nodes_;                            // an empty set
+    std::vector<Word> no_nodes_;                           // an empty set
 };
 
 /// Nodes from which some sink can be reached over edges of positive capacity, sinks included.

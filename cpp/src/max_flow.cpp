@@ -134,7 +134,12 @@ class ReportingPulse final : public Pulse {
 class Worker {
    public:
     Worker(Job& job, Pulse& pulse)
-        : job_(job), net_(job.network), capacities_(job.capacities), pulse_(pulse), residual_(capacities_), levels_(net_) {
+        : job_(job),
+          net_(job.network),
+          capacities_(job.capacities),
+          pulse_(pulse),
+          residual_(capacities_),
+          levels_(net_) {
         if (job.answer.statistics.algorithm == Algorithm::push_relabel)
             solver_ = std::make_unique<PushRelabel>();
         else
@@ -238,8 +243,7 @@ class Worker {
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached[w] & reaching_[w]);
         const Units bound = std::min(out.units, in.units);
-        const Units value =
-            bound > 0 ? solver_->solve(residual_, levels_, terminals_, bound, pulse_) : Units{0};
+        const Units value = bound > 0 ? solver_->solve(residual_, levels_, terminals_, bound, pulse_) : Units{0};
         if (value > capacities_.quantum().flow_limit())
             throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
 
@@ -256,18 +260,19 @@ class Worker {
         if (!at_terminal && cut.units != value)
             throw CertificateFailure("the flow is " + std::to_string(value) + ", but the cut has capacity " +
                                      std::to_string(cut.units));
-        const std::uint64_t rounded = !at_terminal          ? cut.rounded
-                                      : value == out.units  ? out.rounded + capacities_.n_vanished()
-                                                            : in.rounded + capacities_.n_vanished();
+        const std::uint64_t rounded = !at_terminal         ? cut.rounded
+                                      : value == out.units ? out.rounded + capacities_.n_vanished()
+                                                           : in.rounded + capacities_.n_vanished();
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] = value + static_cast<Units>(rounded);
         if (options.bottlenecks)
             job_.answer.bottleneck[pair] =
-                value == 0             ? static_cast<std::int32_t>(nowhere)
-                : value == out.units   ? static_cast<std::int32_t>(at_source)
-                : value == in.units    ? static_cast<std::int32_t>(at_sink)
-                                       : static_cast<std::int32_t>(std::max_element(cut.by_link.begin(), cut.by_link.end()) -
-                                                                   cut.by_link.begin());
+                value == 0           ? static_cast<std::int32_t>(nowhere)
+                : value == out.units ? static_cast<std::int32_t>(at_source)
+                : value == in.units
+                    ? static_cast<std::int32_t>(at_sink)
+                    : static_cast<std::int32_t>(std::max_element(cut.by_link.begin(), cut.by_link.end()) -
+                                                cut.by_link.begin());
         if (options.check || options.flows) {
             std::vector<EdgeFlow> flows = residual_.flows();
             if (options.check)
@@ -304,12 +309,10 @@ Answer solve(const Network& network, const Query& query, const Options& options)
     answer.upper.assign(pairs, 0);
     if (options.bottlenecks) answer.bottleneck.assign(pairs, nowhere);
     if (options.cuts) answer.source_side.assign(pairs * network.n_words(), 0);
-    answer.statistics.algorithm =
-        options.algorithm == Algorithm::automatic ? Algorithm::dinic : options.algorithm;
+    answer.statistics.algorithm = options.algorithm == Algorithm::automatic ? Algorithm::dinic : options.algorithm;
     answer.statistics.edges = network.n_edges();
     answer.statistics.index_bytes = capacities.bytes();
-    answer.statistics.threads =
-        static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
+    answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
     Job job{network, capacities, query, options, answer};
     std::mutex mutex;

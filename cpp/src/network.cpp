@@ -25,8 +25,9 @@ Network::Network(std::vector<std::uint32_t> sizes, std::vector<Link> links)
     for (std::size_t e = 0; e < links_.size(); ++e) {
         const Link& link = links_[e];
         if (link.giver >= sizes_.size() || link.receiver >= sizes_.size())
-            throw InvalidArgument("link " + std::to_string(e) + " joins blocks " + std::to_string(link.giver) + " and " +
-                                  std::to_string(link.receiver) + ", but there are " + std::to_string(sizes_.size()));
+            throw InvalidArgument("link " + std::to_string(e) + " joins blocks " + std::to_string(link.giver) +
+                                  " and " + std::to_string(link.receiver) + ", but there are " +
+                                  std::to_string(sizes_.size()));
         if (link.giver == link.receiver && !link.diagonal)
             throw InvalidArgument("link " + std::to_string(e) + " joins block " + std::to_string(link.giver) +
                                   " to itself");
@@ -34,7 +35,8 @@ Network::Network(std::vector<std::uint32_t> sizes, std::vector<Link> links)
         out_of_[link.giver].push_back(static_cast<std::uint32_t>(e));
         first_row_.push_back(static_cast<std::uint32_t>(rows));
         rows += sizes_[link.receiver];
-        if (rows >= std::numeric_limits<std::uint32_t>::max()) throw InvalidArgument("the links have 2^32 rows or more");
+        if (rows >= std::numeric_limits<std::uint32_t>::max())
+            throw InvalidArgument("the links have 2^32 rows or more");
     }
     n_rows_ = rows;
 }

@@ -26,16 +26,16 @@ class PushRelabel final : public Solver {
     void discharge(Residual& residual, Node node, Pulse& pulse);
     void give_back(Residual& residual);
 
-    std::vector<std::uint32_t> height_;        // [node] lower bound on the residual arcs to a source; n_nodes = none
-    std::vector<Units> excess_;                // [node] asked of it and not yet passed on
-    std::vector<std::vector<Node>> active_;    // [height] nodes with excess, not terminals; may hold stale entries
-    std::vector<std::uint32_t> count_;         // [height] nodes of that height
-    std::vector<bool> terminal_;               // [node]
+    std::vector<std::uint32_t> height_;      // [node] lower bound on the residual arcs to a source; n_nodes = none
+    std::vector<Units> excess_;              // [node] asked of it and not yet passed on
+    std::vector<std::vector<Node>> active_;  // [height] nodes with excess, not terminals; may hold stale entries
+    std::vector<std::uint32_t> count_;       // [height] nodes of that height
+    std::vector<bool> terminal_;             // [node]
     std::size_t highest_ = 0;
     std::uint64_t relabels_ = 0;
     Units value_ = 0;
-    std::vector<bool> is_source_;              // [node]
-    std::vector<Arc> downhill_;                // scratch of discharge()
+    std::vector<bool> is_source_;  // [node]
+    std::vector<Arc> downhill_;    // scratch of discharge()
 };
 
 }  // namespace attnflow

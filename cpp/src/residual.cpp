@@ -13,6 +13,7 @@ Residual::Residual(const CapacityIndex& capacities)
       quantum_(capacities.quantum()),
       edges_(1),
       slots_(std::size_t{1} << initial_slots_log2, 0),
+      slot_mask_(slots_.size() - 1),
       shift_(64 - initial_slots_log2),
       first_in_(capacities.network().n_nodes(), 0),
       first_out_(capacities.network().n_nodes(), 0),
@@ -49,7 +50,7 @@ void Residual::reset() {
     } else {
         for (std::size_t id = 1; id < edges_.size(); ++id) {
             std::size_t slot = slot_of(edges_[id].row, edges_[id].giver);
-            while (slots_[slot] != id) slot = (slot + 1) & (slots_.size() - 1);
+            while (slots_[slot] != id) slot = (slot + 1) & slot_mask_;
             slots_[slot] = 0;
         }
     }
@@ -85,7 +86,7 @@ void Residual::refresh_row(std::uint32_t row) {
 
 void Residual::place(EdgeId id) {
     std::size_t slot = slot_of(edges_[id].row, edges_[id].giver);
-    while (slots_[slot] != 0) slot = (slot + 1) & (slots_.size() - 1);
+    while (slots_[slot] != 0) slot = (slot + 1) & slot_mask_;
     slots_[slot] = id;
 }
 
@@ -97,10 +98,11 @@ Residual::EdgeId Residual::insert(const LinkView& link, std::size_t receiver, st
                       first_out_[from]});
     first_in_[to] = id;
     first_out_[from] = id;
-    if (edges_.size() * 2 <= slots_.size()) {
+    if (edges_.size() * 2 <= slot_mask_) {
         place(id);
     } else {
         slots_.assign(slots_.size() * 2, 0);
+        slot_mask_ = slots_.size() - 1;
         --shift_;
         for (EdgeId each = 1; each <= id; ++each) place(each);
     }

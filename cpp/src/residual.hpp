@@ -33,8 +33,8 @@ struct TouchedEdge {
     Units flow;
     Units capacity;
     Node giver, receiver;
-    std::uint32_t row;                 // (link, receiver), see Network::first_row
-    std::uint32_t next_in, next_out;   // next record into the same receiver / out of the same giver; 0 ends
+    std::uint32_t row;                // (link, receiver), see Network::first_row
+    std::uint32_t next_in, next_out;  // next record into the same receiver / out of the same giver; 0 ends
 };
 
 class Residual {
@@ -55,7 +55,7 @@ class Residual {
         bool diagonal;
         bool is_float32;
         std::int64_t offset;
-        const std::byte* data;     // as in Link
+        const std::byte* data;  // as in Link
         std::ptrdiff_t row_stride, column_stride;
     };
 
@@ -129,7 +129,7 @@ class Residual {
         return static_cast<std::size_t>(key * 0x9E3779B97F4A7C15ULL >> shift_);
     }
     EdgeId find(std::uint32_t row, Node giver) const {
-        for (std::size_t slot = slot_of(row, giver);; slot = (slot + 1) & (slots_.size() - 1)) {
+        for (std::size_t slot = slot_of(row, giver);; slot = (slot + 1) & slot_mask_) {
             const EdgeId id = slots_[slot];
             if (id == 0 || (edges_[id].row == row && edges_[id].giver == giver)) return id;
         }
@@ -144,16 +144,17 @@ class Residual {
     std::size_t scale_ = 0;
     Units threshold_ = 1;
     std::vector<LinkView> links_;
-    std::vector<Units> straight_;                    // [link][position], square dense links
+    std::vector<Units> straight_;  // [link][position], square dense links
     std::size_t n_straight_touched_ = 0;
-    std::vector<TouchedEdge> edges_;                 // [0] unused
-    std::vector<EdgeId> slots_;                      // power of two, at most half full
-    unsigned shift_ = 0;                             // 64 - log2(slots)
-    std::vector<EdgeId> first_in_, first_out_;       // [node]
-    std::vector<std::uint32_t> own_row_;             // [row] 1 + first word in own_words_, 0 = shared
+    std::vector<TouchedEdge> edges_;            // [0] unused
+    std::vector<EdgeId> slots_;                 // power of two, at most half full
+    std::size_t slot_mask_ = 0;                 // slots - 1
+    unsigned shift_ = 0;                        // 64 - log2(slots)
+    std::vector<EdgeId> first_in_, first_out_;  // [node]
+    std::vector<std::uint32_t> own_row_;        // [row] 1 + first word in own_words_, 0 = shared
     std::vector<Word> own_words_;
-    std::vector<std::uint32_t> rows_owned_;          // rows with a private copy
-    std::vector<std::uint32_t> link_of_row_;         // [row]
+    std::vector<std::uint32_t> rows_owned_;   // rows with a private copy
+    std::vector<std::uint32_t> link_of_row_;  // [row]
 };
 
 }  // namespace attnflow

@@ -11,9 +11,9 @@ namespace attnflow {
 
 /// The edges that leave a set of nodes (Network::n_words() words).
 struct CutCapacity {
-    Units units = 0;               // sum of their quantised capacities; `unbounded` or more where one is unbounded
-    std::uint64_t rounded = 0;     // how many of them quantisation rounded down
-    std::vector<Units> by_link;    // [link] share of units
+    Units units = 0;             // sum of their quantised capacities; `unbounded` or more where one is unbounded
+    std::uint64_t rounded = 0;   // how many of them quantisation rounded down
+    std::vector<Units> by_link;  // [link] share of units
 };
 
 /// Reads the original capacities of the cut's edges. O(rows * words), plus the cut.
