@@ -7,14 +7,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import errors
+from . import baselines, errors, instances, maxflow
 from .errors import AttnflowError
+from .network import Network
 
 if TYPE_CHECKING:
-    from . import baselines, capture, instances, maxflow
+    from . import capture
     from .attribution import Attribution
     from .explain import explain
-    from .network import Network
 
     __version__: str
 
@@ -31,26 +31,20 @@ __all__ = [
     "maxflow",
 ]
 
-_LAZY = {  # name -> the module that holds it; a module of the name itself is returned as such
-    "Attribution": "attribution",
-    "Network": "network",
-    "baselines": "baselines",
-    "capture": "capture",
-    "explain": "explain",
-    "instances": "instances",
-    "maxflow": "maxflow",
-}
+
+_LAZY = {"Attribution": ".attribution", "explain": ".explain"}  # what would import torch, or is seldom needed
 
 
 def __getattr__(name: str) -> Any:
+    value: Any
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version(__name__)
-    if name not in _LAZY:
+        value = import_module("importlib.metadata").version(__name__)
+    elif name == "capture":
+        value = import_module(".capture", __name__)
+    elif name in _LAZY:
+        value = getattr(import_module(_LAZY[name], __name__), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f".{_LAZY[name]}", __name__)
-    value = module if name in ("baselines", "capture", "instances", "maxflow") else getattr(module, name)
     globals()[name] = value
     return value
 
