@@ -98,6 +98,20 @@ def test_a_window_hides_what_is_further_back(ids: Any) -> None:
         assert torch.all(torch.diagonal(matrix, offset=-6) > 0)
 
 
+@pytest.mark.parametrize("measure", ["attention", "alti"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_visible_positions_are_counted(measure: str, implementation: str, ids: Any) -> None:
+    reach = torch.arange(1, LENGTH + 1)
+    expected = {"llama": reach, "mistral": reach.clamp(max=7), "bert": torch.full((LENGTH,), LENGTH)}
+    for family, counts in expected.items():
+        captured = contributions(build(family, implementation), ids, measure=measure)
+        assert len(captured.visible) == captured.n_layers
+        for visible in captured.visible:
+            assert torch.equal(visible, counts), family
+    if measure == "attention":
+        assert contributions(build("bloom"), ids).visible == (None, None, None)
+
+
 def test_a_sink_takes_its_share(ids: Any) -> None:
     sums = torch.stack([matrix.sum(dim=-1) for matrix in contributions(build("gpt_oss"), ids).matrices])
     assert sums.max() < 1

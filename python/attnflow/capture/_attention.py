@@ -40,6 +40,9 @@ class Attention(ABC):
     device: torch.device
     dtype: torch.dtype
     """Precision of the probabilities: float32, or float64 for a float64 model."""
+    visible: Tensor | None = None
+    """``(n,)`` int64, known once all blocks have gone by: how many positions each query can see, itself included.
+    None where only weights are known: a weight of zero may be hidden, or just small."""
 
     @abstractmethod
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
@@ -138,6 +141,7 @@ class ComputedAttention(Attention):
         sinks = options.get("s_aux")
         sinks = options.get("sinks") if sinks is None else sinks
         self.sinks = None if sinks is None else sinks.reshape(-1, 1, 1).to(device=self.device, dtype=self.dtype)
+        self.visible = torch.zeros(self.n, dtype=torch.int64, device=self.device)
 
     def _check_shapes(self, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         heads, rest = divmod(self.n_heads, key.shape[1])
@@ -195,6 +199,9 @@ class ComputedAttention(Attention):
                 scores += mask.to(self.dtype)
         elif self.causal or self.window is not None:
             scores.masked_fill_(self._hidden(start, stop, keys), -torch.inf)
+        # Masks hide by minus infinity or by the smallest number there is, and from all heads alike.
+        assert self.visible is not None
+        self.visible[start:stop] = (scores[0] > torch.finfo(scores.dtype).min / 2).sum(dim=-1)
         if self.sinks is None:
             return torch.softmax(scores, dim=-1)
         # A sink is one more key without a value: it takes its share and the row sums to less than one.

@@ -44,6 +44,9 @@ class Contributions:
         Name of the measure.
     positions : tuple of int
         Where each of the n positions stood in the ids that were given (padding is dropped).
+    visible : tuple of (torch.Tensor or None)
+        One ``(n,)`` int64 tensor a layer: how many positions each position can see, itself included, which sliding
+        windows make fewer. None for layers caught by hooks: weights do not tell a hidden position from a small one.
     """
 
     matrices: tuple[Tensor, ...]
@@ -54,6 +57,7 @@ class Contributions:
     path: Literal["interface", "hooks"]
     measure: str
     positions: tuple[int, ...]
+    visible: tuple[Tensor | None, ...]
 
     @property
     def n_positions(self) -> int:
@@ -162,6 +166,7 @@ def contributions(
         path=path,
         measure=chosen.name,
         positions=text.positions,
+        visible=tuple(run.visible),
     )
 
 
@@ -182,6 +187,7 @@ class _Run:
         self.total = _layers.expected_calls(config)
         self.names: list[str] = []
         self.matrices: list[Tensor] = []
+        self.visible: list[Tensor | None] = []
         self.tapes: dict[str, Tape] = {}
 
     def through_interface(self) -> Any:
@@ -247,6 +253,7 @@ class _Run:
 
     def _report(self, _: nn.Module | None, attention: Attention, subblock: SubBlock | None = None) -> None:
         self.matrices.append(self.measure.matrix(attention, subblock))
+        self.visible.append(attention.visible)
         self.names.append(attention.name)
         if self.progress is not None:
             self.progress(len(self.names), max(self.total or 0, len(self.names)))
