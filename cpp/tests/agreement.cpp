@@ -75,37 +75,67 @@ struct Deadline final : Monitor {
     }
 };
 
+// The twin's answers, kept: it is slow, and two algorithms are held against it.
+class Twin {
+   public:
+    Twin(const Network& network, const Query& query) : network_(network), query_(query) {}
+
+    const std::vector<Edge>& edges(int exponent) {
+        const auto found = edges_.find(exponent);
+        return found != edges_.end() ? found->second
+                                     : edges_.emplace(exponent, reference::edges(network_, exponent)).first->second;
+    }
+    const std::vector<Node>& sources(std::size_t pair) const { return query_.sources[pair % query_.sources.size()]; }
+    const std::vector<Node>& sinks(std::size_t pair) const { return query_.sinks[pair / query_.sources.size()]; }
+
+    /// Its value is `unbounded` where a path is.
+    const MaximumFlow& flow(int exponent, std::size_t pair) {
+        const auto [at, is_new] = flows_.try_emplace({exponent, pair});
+        if (!is_new) return at->second;
+        try {
+            at->second = reference::edmonds_karp(edges(exponent), network_.n_nodes(), sources(pair), sinks(pair));
+        } catch (const UnboundedFlow&) {
+            at->second.value = unbounded;
+        }
+        return at->second;
+    }
+
+   private:
+    const Network& network_;
+    const Query& query_;
+    std::map<int, std::vector<Edge>> edges_;
+    std::map<std::pair<int, std::size_t>, MaximumFlow> flows_;
+};
+
 // Complaints about one algorithm's answers.
 class Judge {
    public:
-    Judge(const Network& network, const Query& query, std::string who, std::vector<std::string>& complaints)
-        : network_(network), query_(query), who_(std::move(who)), complaints_(complaints) {}
+    Judge(const Network& network, const Query& query, Twin& twin, std::string who, std::vector<std::string>& complaints)
+        : network_(network), query_(query), twin_(twin), who_(std::move(who)), complaints_(complaints) {}
 
     void complain(const std::string& what) { complaints_.push_back(who_ + ": " + what); }
 
     void judge(const Answer& answer) {
         const int exponent = answer.quantum.exponent();
-        const std::size_t n_sources = query_.sources.size();
-        const std::vector<Edge> edges = reference::edges(network_, exponent);
+        const std::vector<Edge>& edges = twin_.edges(exponent);
         const bool exact = all_exact(network_, exponent);
-        for (std::size_t pair = 0; pair < n_sources * query_.sinks.size(); ++pair) {
-            const std::vector<Node>& sources = query_.sources[pair % n_sources];
-            const std::vector<Node>& sinks = query_.sinks[pair / n_sources];
+        for (std::size_t pair = 0; pair < query_.sources.size() * query_.sinks.size(); ++pair) {
             const std::string at = "pair " + std::to_string(pair) + ": ";
             const Units value = answer.value[pair], upper = answer.upper[pair];
-            const MaximumFlow twin = reference::edmonds_karp(edges, network_.n_nodes(), sources, sinks);
+            const MaximumFlow& twin = twin_.flow(exponent, pair);
             if (value != twin.value)
                 complain(at + "value " + std::to_string(value) + ", the twin has " + std::to_string(twin.value));
             if (value > answer.quantum.flow_limit()) complain(at + "the value exceeds Quantum::flow_limit()");
             if (nodes_of(network_, &answer.source_side[pair * network_.n_words()]) != twin.source_side)
                 complain(at + "the cut is not the twin's");
-            const std::int32_t code = bottleneck_by_definition(network_, edges, sources, sinks, twin);
+            const std::int32_t code =
+                bottleneck_by_definition(network_, edges, twin_.sources(pair), twin_.sinks(pair), twin);
             if (answer.bottleneck[pair] != code)
                 complain(at + "bottleneck " + std::to_string(answer.bottleneck[pair]) + ", by definition " +
                          std::to_string(code));
             if (upper < value) complain(at + "upper bound below the value");
             if (exact && upper != value) complain(at + "nothing was rounded, but upper bound and value differ");
-            if (!exact) judge_interval(exponent, value, upper, sources, sinks, at);
+            if (!exact && value <= upper) judge_interval(exponent, value, upper, pair);
         }
     }
 
@@ -140,23 +170,20 @@ class Judge {
    private:
     // The maximum flow at a quantum 2^finer times smaller lies in [value, upper], and so does the one of the capacities
     // as they are: it is the limit.
-    void judge_interval(int exponent, Units value, Units upper, const std::vector<Node>& sources,
-                        const std::vector<Node>& sinks, const std::string& at) {
+    void judge_interval(int exponent, Units value, Units upper, std::size_t pair) {
         const auto digits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(std::max<Units>(upper, 1))));
         const int finer = std::min(60 - digits, 50);
         if (finer < 1) return;
-        const std::vector<Edge> edges = reference::edges(network_, exponent + finer);
-        Units close = unbounded;
-        try {
-            close = reference::edmonds_karp(edges, network_.n_nodes(), sources, sinks).value;
-        } catch (const UnboundedFlow&) {  // more than 2^62 of the finer quanta: beyond the upper bound, said below
-        }
+        // Unbounded here says more than 2^62 of the finer quanta: beyond the upper bound.
+        const Units close = twin_.flow(exponent + finer, pair).value;
+        const std::string at = "pair " + std::to_string(pair) + ": ";
         if (close < value << finer) complain(at + "the value exceeds the maximum flow in the given capacities");
         if (close > upper << finer) complain(at + "the maximum flow in the given capacities exceeds the upper bound");
     }
 
     const Network& network_;
     const Query& query_;
+    Twin& twin_;
     std::string who_;
     std::vector<std::string>& complaints_;
 };
@@ -193,8 +220,9 @@ std::int32_t bottleneck_by_definition(const Network& network, const std::vector<
 std::vector<std::string> disagreements(const Network& network, const Query& query, unsigned threads) {
     std::vector<std::string> complaints;
     const bool endless = any_unbounded(network, query);
+    Twin twin(network, query);
     for (const Algorithm algorithm : {Algorithm::dinic, Algorithm::push_relabel}) {
-        Judge judge(network, query, algorithm == Algorithm::dinic ? "dinic" : "push_relabel", complaints);
+        Judge judge(network, query, twin, algorithm == Algorithm::dinic ? "dinic" : "push_relabel", complaints);
         Options options;
         options.algorithm = algorithm;
         options.threads = threads;

@@ -13,9 +13,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Half a million pairs on a network of 150 000 edges: minutes of work, unless somebody stops it.
+// A million pairs: minutes of work, unless somebody stops it.
 struct Work {
-    static constexpr std::uint32_t n = 192;
+    static constexpr std::uint32_t n = 96;
     Store store;
     Network network;
     Query query;
@@ -28,7 +28,7 @@ struct Work {
         return made;
     }
     Work() : store(make()), network(store.network()) {
-        for (int again = 0; again < 16; ++again)
+        for (int again = 0; again < 128; ++again)
             for (Node node = 0; node < n; ++node) query.sources.push_back({node});
         for (Node node = 0; node < n; ++node) query.sinks.push_back({4 * n + node});
     }
@@ -67,7 +67,7 @@ void cancels(Algorithm algorithm, unsigned threads) {
     afterwards.algorithm = algorithm;
     afterwards.threads = threads;
     afterwards.check = true;
-    const Answer answer = solve(work.network, {{{0}, {100}}, {{4 * Work::n}}}, afterwards);
+    const Answer answer = solve(work.network, {{{0}, {70}}, {{4 * Work::n}}}, afterwards);
     const auto edges = reference::edges(work.network, answer.quantum.exponent());
     CHECK_EQUAL(answer.value[0], reference::edmonds_karp(edges, work.network.n_nodes(), {0}, {4 * Work::n}).value);
 }
@@ -112,7 +112,7 @@ TEST(monitor, is_told_of_progress_by_the_calling_thread) {
     };
     Work work;
     work.query.sources.resize(Work::n);
-    work.query.sinks.resize(6);
+    work.query.sinks.resize(40);
     for (const unsigned threads : {1U, 3U}) {
         Listens monitor;
         Options options;
@@ -122,7 +122,7 @@ TEST(monitor, is_told_of_progress_by_the_calling_thread) {
         solve(work.network, work.query, options);
         const std::chrono::duration<double> seconds = Clock::now() - start;
         CHECK(monitor.monotone && monitor.same_thread && monitor.within);
-        CHECK_EQUAL(monitor.last_done, std::uint64_t{Work::n} * 6);
+        CHECK_EQUAL(monitor.last_done, std::uint64_t{Work::n} * 40);
         CHECK_EQUAL(monitor.last_total, monitor.last_done);
         CHECK(static_cast<double>(monitor.ticks) <= seconds.count() * 11 + 2);  // some ten a second
     }
