@@ -111,7 +111,7 @@ T smallest_with(Units threshold, const Quantum& quantum) {
         const T c = static_cast<T>(std::ldexp(static_cast<double>(threshold), -quantum.exponent()));
         return std::max(c, std::numeric_limits<T>::denorm_min());
     } else {
-        return static_cast<T>(std::min<Units>(threshold, std::numeric_limits<T>::max()));
+        return static_cast<T>(threshold);
     }
 }
 
@@ -122,7 +122,11 @@ CapacitySurvey::CapacitySurvey(const Network& network) : row_sum(network.n_rows(
     for (std::size_t e = 0; e < network.links().size(); ++e) {
         const Link& link = network.links()[e];
         const std::size_t givers = network.size(link.giver), receivers = network.size(link.receiver);
-        integers = integers && (link.scalar == Scalar::int32 || link.scalar == Scalar::int64);
+        const bool integer = link.scalar == Scalar::int32 || link.scalar == Scalar::int64;
+        if (e > 0 && integer != integers)
+            throw InvalidArgument("link " + std::to_string(e) + " and link " + std::to_string(e - 1) +
+                                  " mix integers and floating point; links must all be of one kind");
+        integers = integer;
         with_scalar(link.scalar, [&](auto zero) {
             using T = decltype(zero);
             const auto take = [&](std::size_t receiver, std::size_t giver, std::size_t n, bool counts) {
@@ -147,10 +151,10 @@ CapacitySurvey::CapacitySurvey(const Network& network) : row_sum(network.n_rows(
 }
 
 Quantum::Quantum(double flow_bound, double parallel, bool integers) {
-    if (!std::isfinite(flow_bound * parallel))
-        throw CapacityOverflow("the capacities into a sink sum to more than a float64 holds; scale them down");
     // Sums of float64 may be off in the last bits: a margin keeps the bound a bound.
     const double bound = flow_bound * (1 + 1e-6);
+    if (!std::isfinite(bound * parallel))
+        throw CapacityOverflow("the capacities into a sink sum to more than a float64 holds; scale them down");
     int magnitude = 0;
     std::frexp(bound * parallel, &magnitude);  // bound * parallel <= 2^magnitude
     if (integers) {
@@ -158,10 +162,10 @@ Quantum::Quantum(double flow_bound, double parallel, bool integers) {
             throw CapacityOverflow("integer capacities sum to " + std::to_string(flow_bound) +
                                    ", but exact flows must stay below 2^61");
     } else if (bound > 0) {
-        exponent_ = std::min(61 - magnitude, 1000);  // beyond that 2^exponent leaves float64's range
+        exponent_ = 61 - magnitude;
     }
     scale_ = std::ldexp(1.0, exponent_);
-    flow_limit_ = static_cast<Units>(std::ceil(std::min(bound * scale_, 0x1p61)));
+    flow_limit_ = static_cast<Units>(std::ceil(std::min(in_quanta(bound), 0x1p61)));
 }
 
 double Quantum::nearest(Units units) const { return std::ldexp(static_cast<double>(units), -exponent_); }
@@ -169,13 +173,16 @@ double Quantum::nearest(Units units) const { return std::ldexp(static_cast<doubl
 double Quantum::lower(Units units) const {
     double x = static_cast<double>(units);
     if (static_cast<Units>(x) > units) x = std::nextafter(x, -1.0);
-    return std::ldexp(x, -exponent_);
+    const double result = std::ldexp(x, -exponent_);  // rounds among subnormals
+    return in_quanta(result) > x ? std::nextafter(result, -1.0) : result;
 }
 
 double Quantum::upper(Units units) const {
+    const double infinity = std::numeric_limits<double>::infinity();
     double x = static_cast<double>(units);
-    if (static_cast<Units>(x) < units) x = std::nextafter(x, std::numeric_limits<double>::infinity());
-    return std::ldexp(x, -exponent_);
+    if (static_cast<Units>(x) < units) x = std::nextafter(x, infinity);
+    const double result = std::ldexp(x, -exponent_);
+    return in_quanta(result) < x ? std::nextafter(result, infinity) : result;
 }
 
 CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum)
@@ -219,13 +226,19 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
             std::array<T, word_bits> chunk{};
             if (link.diagonal) {
                 for (std::size_t k = 0; k < givers; ++k) {
+                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+                    if (j < 0 || j >= static_cast<std::int64_t>(network.size(link.receiver))) continue;
                     const T c = load<T>(entry(link, 0, k));
                     check_exact(&c, 1);
                 }
                 return;
             }
             std::array<T, n_scales> at_least{};
-            for (std::size_t s = 0; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
+            std::size_t coarsest = n_scales;  // beyond an int32's range there are no bits to set
+            while (coarsest > 0 && (!std::is_same_v<T, std::int32_t> ||
+                                    thresholds_[coarsest - 1] <= std::numeric_limits<std::int32_t>::max()))
+                --coarsest;
+            for (std::size_t s = coarsest; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
             for (std::size_t j = 0; j < index.rows; ++j)
                 for (std::size_t w = 0; w < index.words; ++w) {
                     const std::size_t first = w * word_bits, n = std::min(word_bits, givers - first);
@@ -236,7 +249,7 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                         for (std::size_t i = 0; i < n; ++i)
                             chunk[i] = load<T>(row + static_cast<std::ptrdiff_t>(i) * link.column_stride);
                     // Nothing at a fine scale: nothing at a coarse one. Half of a causal matrix ends here.
-                    for (std::size_t s = n_scales; s-- > 0;) {
+                    for (std::size_t s = n_scales; s-- > coarsest;) {
                         const Word word = pack_at_least(chunk.data(), n, at_least[s]);
                         if (word == 0) break;
                         bits_[index.first_word + (s * index.rows + j) * index.words + w] = word;

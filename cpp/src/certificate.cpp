@@ -2,11 +2,23 @@
 // exceed the other, so together they prove both optimal, whatever algorithm, however wrong, produced them.
 #include "attnflow/certificate.hpp"
 
+#include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "attnflow/errors.hpp"
 
 namespace attnflow {
+namespace {
+
+bool has_edge(const Network& net, const EdgeFlow& edge) {
+    if (edge.link >= net.links().size()) return false;
+    const Link& link = net.links()[edge.link];
+    if (edge.giver >= net.size(link.giver) || edge.receiver >= net.size(link.receiver)) return false;
+    return !link.diagonal || static_cast<std::int64_t>(edge.giver) + link.offset == edge.receiver;
+}
+
+}  // namespace
 
 CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word>& source_side) {
     const Network& net = capacities.network();
@@ -19,8 +31,7 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
         const Word* receiver_side = source_side.data() + net.first_word(link.receiver);
         const std::size_t givers = net.size(link.giver), n = net.words(link.giver);
         const auto count = [&](std::size_t j, std::size_t k) {
-            cut.by_link[e] += capacities.at(e, j, k);
-            if (cut.by_link[e] >= unbounded) cut.by_link[e] = unbounded;
+            cut.by_link[e] = saturating_sum(cut.by_link[e], capacities.at(e, j, k));
             if (!capacities.exact(e, j, k)) ++cut.rounded;
         };
         for (std::size_t j = 0; j < net.size(link.receiver); ++j) {
@@ -36,8 +47,7 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
             for (std::size_t w = 0; w < n; ++w)
                 for_each_bit(row[w] & giver_side[w], w * word_bits, [&](std::size_t k) { count(j, k); });
         }
-        cut.units += cut.by_link[e];
-        if (cut.units >= unbounded) cut.units = unbounded;
+        cut.units = saturating_sum(cut.units, cut.by_link[e]);
     }
     // Capacities below one quantum have no bit. Wherever they lie, one quantum each covers them.
     cut.rounded += capacities.n_vanished();
@@ -49,13 +59,19 @@ void check_certificate(const CapacityIndex& capacities, const std::vector<EdgeFl
                        const std::vector<Word>& source_side) {
     const Network& net = capacities.network();
     std::vector<Units> net_inflow(net.n_nodes(), 0);
-    for (const EdgeFlow& edge : flows) {
+    std::vector<EdgeFlow> sorted = flows;  // so that an edge listed in parts is seen
+    const auto place = [](const EdgeFlow& edge) { return std::tuple(edge.link, edge.receiver, edge.giver); };
+    std::sort(sorted.begin(), sorted.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
+    for (std::size_t i = 0; i < sorted.size(); ++i) {
+        const EdgeFlow& edge = sorted[i];
+        const std::string name = "link " + std::to_string(edge.link) + ", receiver " + std::to_string(edge.receiver) +
+                                 ", giver " + std::to_string(edge.giver);
+        if (i > 0 && place(sorted[i - 1]) == place(edge)) throw CertificateFailure(name + " is listed twice");
+        if (!has_edge(net, edge)) throw CertificateFailure(name + " is no edge of the network");
         const Units capacity = capacities.at(edge.link, edge.receiver, edge.giver);
         if (edge.flow < 0 || edge.flow > capacity)
-            throw CertificateFailure("flow " + std::to_string(edge.flow) + " on link " + std::to_string(edge.link) +
-                                     ", receiver " + std::to_string(edge.receiver) + ", giver " +
-                                     std::to_string(edge.giver) + " is not within its capacity " +
-                                     std::to_string(capacity));
+            throw CertificateFailure("flow " + std::to_string(edge.flow) + " on " + name +
+                                     " is not within its capacity " + std::to_string(capacity));
         const Link& link = net.links()[edge.link];
         net_inflow[net.first_node(link.giver) + edge.giver] -= edge.flow;
         net_inflow[net.first_node(link.receiver) + edge.receiver] += edge.flow;

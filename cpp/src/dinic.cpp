@@ -149,8 +149,9 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
     for (; frame.record != 0; frame.record = residual.touched(frame.record).next_out) {
         const TouchedEdge& edge = residual.touched(frame.record);
         if (edge.flow < residual.threshold()) continue;
-        child.block = net.block_of(edge.receiver);
-        child.position = edge.receiver - net.first_node(child.block);
+        const Node receiver = residual.receiver(edge);
+        child.block = net.block_of(receiver);
+        child.position = receiver - net.first_node(child.block);
         const Word* level = levels.at(below, child.block);
         if (level == nullptr || !test_bit(level, child.position)) continue;
         child.backward = 1;

@@ -33,7 +33,7 @@ void Levels::visit(std::size_t level, std::uint32_t block, std::size_t position)
     set_bit(visited_.data() + network_.first_word(block), position);
 }
 
-// Notes which words of a finished level hold nodes.
+// Notes which words of a finished level hold nodes, and forgets the blocks where none was found.
 void Levels::close(std::size_t level) {
     for (const std::uint32_t block : next_frontier_) {
         Slot& slot = table_[level * n_blocks_ + block];
@@ -43,6 +43,10 @@ void Levels::close(std::size_t level) {
         while (range.low < range.high && words[range.high - 1] == 0) --range.high;
         slot.range = range;
     }
+    std::erase_if(next_frontier_, [&](std::uint32_t block) {
+        const Range range = table_[level * n_blocks_ + block].range;
+        return range.low == range.high;
+    });
 }
 
 bool Levels::all_visited(std::uint32_t block) const {
@@ -50,10 +54,6 @@ bool Levels::all_visited(std::uint32_t block) const {
     for (std::size_t w = 0; w < network_.words(block); ++w)
         if (~visited[w] & inside(w, network_.size(block))) return false;
     return true;
-}
-
-void Levels::explore(const Residual& residual, const std::vector<Word>& sources) {
-    run(residual, sources, no_nodes_, no_nodes_);
 }
 
 std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks,

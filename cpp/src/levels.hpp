@@ -27,7 +27,13 @@ class Levels {
                     const std::vector<Word>& excluded);
 
     /// Explores all that `sources` reach; visited() is that set.
-    void explore(const Residual& residual, const std::vector<Word>& sources);
+    void explore(const Residual& residual, const std::vector<Word>& sources) {
+        run(residual, sources, no_nodes_, no_nodes_);
+    }
+    /// The same without entering `excluded`, which count as visited.
+    void explore(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& excluded) {
+        run(residual, sources, no_nodes_, excluded);
+    }
 
     /// Levels that at() may be asked for.
     std::size_t n_levels() const { return table_.size() / n_blocks_; }

@@ -88,6 +88,7 @@ Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Quer
         edges = std::max(edges, edges_into);
     }
     if (std::isinf(bound)) return Quantum(survey.total, edges, survey.integers);
+    if (bound == 0) return Quantum(survey.total, 1, survey.integers);  // no flow, but cuts are still of this scale
     return Quantum(bound, 1, survey.integers);
 }
 
@@ -96,7 +97,7 @@ struct Bound {
     Units units = 0;
     std::uint64_t rounded = 0;
     void add(const CapacityIndex& capacities, std::size_t link, std::size_t receiver, std::size_t giver) {
-        units = std::min(units + capacities.at(link, receiver, giver), unbounded);
+        units = saturating_sum(units, capacities.at(link, receiver, giver));
         if (!capacities.all_exact() && !capacities.exact(link, receiver, giver)) ++rounded;
     }
 };
@@ -297,8 +298,14 @@ class Worker {
 
 }  // namespace
 
-Answer solve(const Network& network, const Query& query, const Options& options) {
-    validate(network, query, options);
+Answer solve(const Network& network, const Query& given, const Options& options) {
+    validate(network, given, options);
+    Query query = given;  // a node named twice in a set counts once
+    for (std::vector<std::vector<Node>>* sets : {&query.sources, &query.sinks})
+        for (std::vector<Node>& nodes : *sets) {
+            std::sort(nodes.begin(), nodes.end());
+            nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+        }
     const CapacitySurvey survey(network);
     Answer answer;
     answer.quantum = quantum_for(network, survey, query);

@@ -13,8 +13,11 @@
 //      lift it above its lowest neighbour;
 //   3. after as many lifts as nodes, heights are set to exact distances again; a height that no node has any more cuts
 //      off all above it (gap);
-//   4. when no active node can reach a source, what the sources gave is the value. Remaining excess is cancelled back
-//      along the edges that asked for it, so that the residual holds a flow, not a preflow.
+//   4. when no active node can reach a source, what the sources gave is the value. Flow that runs in circles is
+//      cancelled, and then the remaining excess, along the edges that asked for it, node by node in the order of the
+//      flow: the residual holds a flow again, not a preflow.
+//
+// A sink has no height: demand that came back to it is answered, and no way to a source leads through it.
 //
 // Invariants. excess >= 0 outside the terminals; height(v) <= height(w) + 1 along every residual arc v -> w, w nearer
 // the source. Excess at a node never exceeds the flow that leaves it, which is what step 4 needs.
@@ -40,7 +43,8 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
         const Node first = net.first_node(link.giver);
         const auto edge = [&](std::size_t giver) {
             const auto k = static_cast<std::uint32_t>(giver);
-            return visit(Arc{first + k, residual.edge(e, position, giver), e, position, k, false});
+            const Residual::Edge found = residual.edge(e, position, giver);
+            return found.left == 0 || visit(Arc{first + k, found, e, position, k, false});
         };
         if (link.diagonal) {
             const std::int64_t k = static_cast<std::int64_t>(position) - link.offset;
@@ -59,7 +63,7 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
     }
     for (auto id = residual.first_out(node); id != 0; id = residual.touched(id).next_out) {
         const TouchedEdge& edge = residual.touched(id);
-        if (edge.flow > 0 && !visit(Arc{edge.receiver, {id, edge.flow}, 0, 0, 0, true})) return false;
+        if (edge.flow > 0 && !visit(Arc{residual.receiver(edge), {id, edge.flow}, 0, 0, 0, true})) return false;
     }
     return true;
 }
@@ -84,7 +88,7 @@ void PushRelabel::activate(Node node) {
 void PushRelabel::relabel_all(Residual& residual, Levels& levels, const Terminals& terminals) {
     const Network& net = residual.network();
     const auto none = static_cast<std::uint32_t>(net.n_nodes());
-    levels.explore(residual, terminals.sources);
+    levels.explore(residual, terminals.sources, terminals.sinks);
     height_.assign(net.n_nodes(), none);
     std::size_t level = 0;
     for (bool any = true; any; ++level) {
@@ -97,7 +101,6 @@ void PushRelabel::relabel_all(Residual& residual, Levels& levels, const Terminal
                         any = true;
                     });
     }
-    for (const Node sink : terminals.sink_nodes) height_[sink] = none;
     count_.assign(net.n_nodes() + 1, 0);
     for (const std::uint32_t height : height_) ++count_[height];
     active_.clear();
@@ -119,7 +122,7 @@ void PushRelabel::discharge(Residual& residual, Node node, Pulse& pulse) {
             const std::uint32_t height = height_[arc.to];
             if (height == below) {
                 downhill_.push_back(arc);
-                room = std::min(room + arc.edge.left, unbounded);
+                room = saturating_sum(room, arc.edge.left);
                 return room < excess_[node];
             }
             lowest = std::min(lowest, height);
@@ -158,14 +161,70 @@ void PushRelabel::discharge(Residual& residual, Node node, Pulse& pulse) {
     }
 }
 
+// Cancels every cycle of flow, each by one depth-first walk along the flow, and returns the nodes that carry flow in an
+// order in which flow only runs forward. Cancelling a cycle empties an edge, so this ends.
+std::vector<Node> PushRelabel::untangle(Residual& residual) {
+    enum : std::uint8_t { unseen, open, finished };
+    struct Step {
+        Node node;
+        std::vector<Arc> arcs;  // what leaves it; the last one is in use
+    };
+    std::vector<std::uint8_t> state(excess_.size(), unseen);
+    std::vector<Node> order;
+    std::vector<Step> walk;
+    const auto enter = [&](Node node) {
+        state[node] = open;
+        walk.push_back({node, {}});
+        for_each_arc(residual, node, [&](const Arc& arc) {
+            if (arc.backward) walk.back().arcs.push_back(arc);
+            return true;
+        });
+    };
+    for (Node start = 0; start < excess_.size(); ++start) {
+        if (state[start] != unseen) continue;
+        enter(start);
+        while (!walk.empty()) {
+            Step& step = walk.back();
+            if (step.arcs.empty()) {
+                state[step.node] = finished;
+                order.push_back(step.node);
+                walk.pop_back();
+                if (!walk.empty()) walk.back().arcs.pop_back();
+                continue;
+            }
+            const Node to = step.arcs.back().to;
+            if (state[to] == unseen) {
+                enter(to);
+            } else if (state[to] == finished) {
+                step.arcs.pop_back();
+            } else {  // a cycle: from where `to` stands on the walk to its end
+                std::size_t first = walk.size();
+                Units least = unbounded;
+                do {
+                    --first;
+                    least = std::min(least, walk[first].arcs.back().edge.left);
+                } while (walk[first].node != to);
+                std::size_t empty = walk.size();
+                for (std::size_t i = walk.size(); i-- > first;) {
+                    Arc& arc = walk[i].arcs.back();
+                    use(residual, arc, least);
+                    arc.edge.left -= least;
+                    if (arc.edge.left == 0) empty = i;
+                }
+                for (std::size_t i = empty + 1; i < walk.size(); ++i) state[walk[i].node] = unseen;  // walked again
+                walk.resize(empty + 1);
+                walk.back().arcs.pop_back();
+            }
+        }
+    }
+    std::reverse(order.begin(), order.end());
+    return order;
+}
+
 // Every node with excess sends at least that much on: take it back there, until all of it is back at the sink.
 void PushRelabel::give_back(Residual& residual) {
-    std::vector<Node> pending;
-    for (Node node = 0; node < excess_.size(); ++node)
-        if (excess_[node] > 0 && !terminal_[node]) pending.push_back(node);
-    while (!pending.empty()) {
-        const Node node = pending.back();
-        pending.pop_back();
+    for (const Node node : untangle(residual)) {
+        if (excess_[node] == 0 || terminal_[node]) continue;
         downhill_.clear();
         for_each_arc(residual, node, [&](const Arc& arc) {
             if (arc.backward) downhill_.push_back(arc);
@@ -176,7 +235,6 @@ void PushRelabel::give_back(Residual& residual) {
             if (amount == 0) break;
             use(residual, arc, amount);
             excess_[node] -= amount;
-            if (excess_[arc.to] == 0 && !terminal_[arc.to]) pending.push_back(arc.to);
             excess_[arc.to] += amount;
         }
     }

@@ -24,6 +24,7 @@ class PushRelabel final : public Solver {
     void relabel_all(Residual& residual, Levels& levels, const Terminals& terminals);
     void activate(Node node);
     void discharge(Residual& residual, Node node, Pulse& pulse);
+    std::vector<Node> untangle(Residual& residual);
     void give_back(Residual& residual);
 
     std::vector<std::uint32_t> height_;      // [node] lower bound on the residual arcs to a source; n_nodes = none

@@ -41,7 +41,7 @@ Residual::Residual(const CapacityIndex& capacities)
 
 void Residual::reset() {
     for (std::size_t id = 1; id < edges_.size(); ++id) {
-        first_in_[edges_[id].receiver] = 0;
+        first_in_[receiver(edges_[id])] = 0;
         first_out_[edges_[id].giver] = 0;
     }
     // Clearing slot by slot pays while the table is mostly empty. All records go, so no probe chain is left to break.
@@ -94,11 +94,12 @@ Residual::EdgeId Residual::insert(const LinkView& link, std::size_t receiver, st
     const Node from = link.first_giver + static_cast<Node>(giver);
     const Node to = link.first_receiver + static_cast<Node>(receiver);
     const auto id = static_cast<EdgeId>(edges_.size());
-    edges_.push_back({0, capacity, from, to, link.first_row + static_cast<std::uint32_t>(receiver), first_in_[to],
-                      first_out_[from]});
+    if (edges_.size() == edges_.capacity()) edges_.reserve(edges_.size() + edges_.size() / 4 + 256);
+    edges_.push_back(
+        {0, capacity, from, link.first_row + static_cast<std::uint32_t>(receiver), first_in_[to], first_out_[from]});
     first_in_[to] = id;
     first_out_[from] = id;
-    if (edges_.size() * 2 <= slot_mask_) {
+    if (edges_.size() * 3 <= slot_mask_ * 2) {
         place(id);
     } else {
         slots_.assign(slots_.size() * 2, 0);

@@ -32,7 +32,7 @@ namespace attnflow {
 struct TouchedEdge {
     Units flow;
     Units capacity;
-    Node giver, receiver;
+    Node giver;
     std::uint32_t row;                // (link, receiver), see Network::first_row
     std::uint32_t next_in, next_out;  // next record into the same receiver / out of the same giver; 0 ends
 };
@@ -114,6 +114,10 @@ class Residual {
     }
 
     const TouchedEdge& touched(EdgeId id) const { return edges_[id]; }
+    Node receiver(const TouchedEdge& edge) const {
+        const LinkView& link = links_[link_of_row_[edge.row]];
+        return link.first_receiver + (edge.row - link.first_row);
+    }
     EdgeId first_in(Node node) const { return first_in_[node]; }
     EdgeId first_out(Node node) const { return first_out_[node]; }
     /// Edges that have carried flow since reset().
@@ -147,7 +151,7 @@ class Residual {
     std::vector<Units> straight_;  // [link][position], square dense links
     std::size_t n_straight_touched_ = 0;
     std::vector<TouchedEdge> edges_;            // [0] unused
-    std::vector<EdgeId> slots_;                 // power of two, at most half full
+    std::vector<EdgeId> slots_;                 // power of two, at most 2/3 full
     std::size_t slot_mask_ = 0;                 // slots - 1
     unsigned shift_ = 0;                        // 64 - log2(slots)
     std::vector<EdgeId> first_in_, first_out_;  // [node]

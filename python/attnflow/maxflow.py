@@ -9,8 +9,9 @@ certify how far the answer can be from the maximum flow in the capacities as giv
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -209,9 +210,10 @@ def layered(
         ``capacities[l][j, k]`` is the capacity of the edge from node k before layer l to node j after it. float16/32/64
         or integers, any strides, finite (or infinite: unbounded) and >= 0. float32, float64, int32 and int64 are read
         where they lie, without a copy.
-    sources : int, or sequence of ints and sets of ints, optional
-        Positions of the first block; a set (any inner sequence) is one super source. Default: every position by itself.
-    sinks : int, or sequence of ints and sets of ints
+    sources : int, set of ints, or sequence of ints and sets of ints, optional
+        Positions of the first block; a set (or any inner sequence) is one super source. Default: every position by
+        itself.
+    sinks : int, set of ints, or sequence of ints and sets of ints
         Positions of the last block, one row of the result each; a set is one super sink. Negative counts from the end.
     threads : int, optional
         Default: the processors this process may use. The answer does not depend on it.
@@ -325,10 +327,10 @@ def blocks(
     >>> blocks([2, 1, 1], [narrow, last], sources=[(0, 0), (0, 1), [(0, 0), (0, 1)]], sinks=[(2, 0)]).values
     array([[10.,  6., 10.]])
     """
-    sizes = [_integer(size, f"sizes[{b}]", low=1) for b, size in enumerate(sizes)]
+    sizes = [_integer(size, f"sizes[{b}]", low=1) for b, size in enumerate(_items(sizes, "sizes"))]
     if not sizes:
         raise InvalidArgumentError("sizes is empty; a network needs at least one block")
-    prepared = _kernel_links(list(links), sizes)
+    prepared = _kernel_links(_items(links, "links"), sizes)
     first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     threads = _available_processors() if threads is None else _integer(threads, "threads", low=1)
     if algorithm not in ("auto", "dinic", "push_relabel"):
@@ -349,7 +351,7 @@ def blocks(
         progress=progress,
     )
     stats = raw["stats"]
-    stats["quantum"] = 2.0 ** stats.pop("quantum_exponent")
+    stats["quantum"] = math.ldexp(1.0, stats.pop("quantum_exponent"))
     stats["checked"] = check
     return Flows(
         values=raw["values"],
@@ -380,6 +382,13 @@ def _integer(value: Any, name: str, *, low: int) -> int:
 # --- capacities -------------------------------------------------------------------------------------------------------
 
 
+def _as_array(value: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
+
+
 def _layers(capacities: Any) -> list[NDArray[Any]]:
     if isinstance(capacities, np.ndarray):
         if capacities.ndim != 3:
@@ -388,9 +397,9 @@ def _layers(capacities: Any) -> list[NDArray[Any]]:
             )
         matrices = list(capacities)
     elif isinstance(capacities, Sequence):
-        matrices = [np.asarray(matrix) for matrix in capacities]
+        matrices = [_as_array(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
-        array = np.asarray(capacities)
+        array = _as_array(capacities, "capacities")
         if array.ndim != 3:
             raise InvalidCapacityError(
                 f"capacities are a {type(capacities).__name__} of shape {array.shape}; they must be (layers, n, n), "
@@ -435,7 +444,7 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
         block = _integer(getattr(link, name), f"links[{e}].{name}", low=0)
         if block >= len(sizes):
             raise InvalidArgumentError(f"links[{e}].{name} is block {block}, but there are {len(sizes)}")
-    array = np.asarray(link.capacities)
+    array = _as_array(link.capacities, f"links[{e}].capacities")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise InvalidCapacityError(
             f"links[{e}] has capacities of dtype {array.dtype}; they must be float16, float32, float64 or integers"
@@ -459,15 +468,15 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
 
 
 def _whole(array: NDArray[Any]) -> bool:
-    return bool(np.all((array == np.floor(array)) | np.isinf(array))) and not bool(np.isnan(array).any())
+    return bool(np.all((array == np.floor(array)) | np.isposinf(array)))
 
 
 def _as_integers(e: int, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind == "f":  # a whole-number diagonal
-        finite = np.where(np.isinf(array), 0, array)
+        finite = np.where(np.isposinf(array), 0, array)
         if finite.size and np.abs(finite).max() >= _UNBOUNDED:
             raise InvalidCapacityError(f"links[{e}] holds {np.abs(finite).max()}; integers must be below 2^62")
-        return np.where(np.isposinf(array), _UNBOUNDED, finite.astype(np.int64)) - np.isneginf(array).astype(np.int64)
+        return np.where(np.isposinf(array), _UNBOUNDED, finite.astype(np.int64))
     if array.dtype.itemsize == 8 or array.dtype == np.uint32:
         if array.size and int(array.max()) >= _UNBOUNDED:
             where = tuple(int(i) for i in np.unravel_index(int(array.argmax()), array.shape))
@@ -493,7 +502,7 @@ def _as_floats(e: int, array: NDArray[Any]) -> NDArray[Any]:
 
 def _items(value: Any, name: str) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer or a sequence")
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be a sequence")
     return list(value)
 
 
@@ -509,6 +518,8 @@ def _in_block(positions: Any, block: int, sizes: Sequence[int], name: str) -> li
 
     if isinstance(positions, (int, np.integer)):
         return [[node(positions, name)]]
+    if isinstance(positions, Set):
+        positions = [positions]
     sets = []
     for i, item in enumerate(_items(positions, name)):
         if isinstance(item, (int, np.integer)):

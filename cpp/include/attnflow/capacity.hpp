@@ -21,6 +21,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -28,7 +29,8 @@
 
 namespace attnflow {
 
-/// What one streaming pass over the capacities finds out. Throws InvalidCapacity at the first NaN or negative one.
+/// What one streaming pass over the capacities finds out. Throws InvalidCapacity at the first NaN or negative one, and
+/// InvalidArgument where some links are integer and some floating point: they share one quantum.
 struct CapacitySurvey {
     explicit CapacitySurvey(const Network& network);
 
@@ -51,13 +53,14 @@ class Quantum {
     Units flow_limit() const { return flow_limit_; }
 
     Units floor(double c) const {
-        const double x = c * scale_;
+        const double x = in_quanta(c);
         return x >= static_cast<double>(unbounded) ? unbounded : static_cast<Units>(x);
     }
     Units floor(std::int64_t c) const { return c < unbounded ? c : unbounded; }
     bool exact(double c) const {
-        const double x = c * scale_;
-        return x >= static_cast<double>(unbounded) || static_cast<double>(static_cast<Units>(x)) == x;
+        const double x = in_quanta(c);
+        if (x >= static_cast<double>(unbounded)) return true;
+        return static_cast<double>(static_cast<Units>(x)) == x && (x > 0 || c == 0);  // x may have underflowed
     }
 
     /// The float64 at or below / nearest to / at or above `units` quanta.
@@ -66,8 +69,11 @@ class Quantum {
     double upper(Units units) const;
 
    private:
+    // Subnormal capacities can need factors beyond float64.
+    double in_quanta(double c) const { return exponent_ <= 1000 ? c * scale_ : std::ldexp(c, exponent_); }
+
     int exponent_ = 0;
-    double scale_ = 1.0;
+    double scale_ = 1.0;  // 2^exponent_, where that is a float64
     Units flow_limit_ = unbounded - 1;
 };
 

@@ -16,6 +16,9 @@ using Units = std::int64_t;
 /// Stands for "no limit". Every finite flow is smaller: quantisation guarantees it.
 inline constexpr Units unbounded = Units{1} << 62;
 
+/// a + b, or `unbounded` where that is less; neither may exceed `unbounded`.
+constexpr Units saturating_sum(Units a, Units b) { return a >= unbounded - b ? unbounded : a + b; }
+
 /// Sets of nodes are arrays of 64-bit words, bit i of word w being position 64 w + i of a block.
 using Word = std::uint64_t;
 inline constexpr std::size_t word_bits = 64;
