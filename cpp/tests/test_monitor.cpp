@@ -15,22 +15,22 @@ using Clock = std::chrono::steady_clock;
 
 // A million pairs: minutes of work, unless somebody stops it.
 struct Work {
-    static constexpr std::uint32_t n = 96;
+    static constexpr std::uint32_t n = 80;
     Store store;
     Network network;
     Query query;
 
     static Store make() {
         Random random(89);
-        Store made({n, n, n, n, n});
+        Store made({n, n, n, n});
         const auto value = [&](std::uint32_t, std::uint32_t) { return draw<float>(Profile::peaked, random); };
-        for (std::uint32_t l = 0; l < 4; ++l) made.dense<float>(l, l + 1, value);
+        for (std::uint32_t l = 0; l < 3; ++l) made.dense<float>(l, l + 1, value);
         return made;
     }
     Work() : store(make()), network(store.network()) {
         for (int again = 0; again < 128; ++again)
             for (Node node = 0; node < n; ++node) query.sources.push_back({node});
-        for (Node node = 0; node < n; ++node) query.sinks.push_back({4 * n + node});
+        for (Node node = 0; node < n; ++node) query.sinks.push_back({3 * n + node});
     }
 };
 
@@ -67,9 +67,9 @@ void cancels(Algorithm algorithm, unsigned threads) {
     afterwards.algorithm = algorithm;
     afterwards.threads = threads;
     afterwards.check = true;
-    const Answer answer = solve(work.network, {{{0}, {70}}, {{4 * Work::n}}}, afterwards);
+    const Answer answer = solve(work.network, {{{0}, {70}}, {{3 * Work::n}}}, afterwards);
     const auto edges = reference::edges(work.network, answer.quantum.exponent());
-    CHECK_EQUAL(answer.value[0], reference::edmonds_karp(edges, work.network.n_nodes(), {0}, {4 * Work::n}).value);
+    CHECK_EQUAL(answer.value[0], reference::edmonds_karp(edges, work.network.n_nodes(), {0}, {3 * Work::n}).value);
 }
 
 TEST(monitor, cancels_dinic_on_one_thread) { cancels(Algorithm::dinic, 1); }
@@ -112,7 +112,7 @@ TEST(monitor, is_told_of_progress_by_the_calling_thread) {
     };
     Work work;
     work.query.sources.resize(Work::n);
-    work.query.sinks.resize(40);
+    work.query.sinks.resize(8);
     for (const unsigned threads : {1U, 3U}) {
         Listens monitor;
         Options options;
@@ -122,7 +122,7 @@ TEST(monitor, is_told_of_progress_by_the_calling_thread) {
         solve(work.network, work.query, options);
         const std::chrono::duration<double> seconds = Clock::now() - start;
         CHECK(monitor.monotone && monitor.same_thread && monitor.within);
-        CHECK_EQUAL(monitor.last_done, std::uint64_t{Work::n} * 40);
+        CHECK_EQUAL(monitor.last_done, std::uint64_t{Work::n} * 8);
         CHECK_EQUAL(monitor.last_total, monitor.last_done);
         CHECK(static_cast<double>(monitor.ticks) <= seconds.count() * 11 + 2);  // some ten a second
     }

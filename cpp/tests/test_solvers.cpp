@@ -20,7 +20,8 @@ void families_agree(Family family, std::uint32_t rounds) {
                 const Scope scope(std::string(name(family)) + ", " + name(profile) + ", " + name(scalar) + ", round " +
                                   std::to_string(round));
                 // Mostly small, so that cuts are varied; some beyond a word of 64, which the twin takes long for.
-                const bool wide = round == 7 && (scalar == Scalar::float32 || scalar == Scalar::int64);
+                const bool wide = round == 7 && ((profile == Profile::peaked && scalar == Scalar::float32) ||
+                                                 (profile == Profile::wide && scalar == Scalar::int64));
                 const std::uint32_t width = wide ? random.between(60, 70) : random.between(1, 12);
                 const Store store = random_network(family, profile, scalar, width, random);
                 const Network network = store.network();
