@@ -14,6 +14,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import hypothesis
+import numpy as np
+
+from attnflow import instances, maxflow
 
 # Timings on shared machines are no reason to fail; a failure there must be one here too.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
@@ -58,3 +61,15 @@ def minilm() -> tuple[Any, Any]:
     from packaged_models import load_minilm
 
     return load_minilm()
+
+
+@pytest.fixture(scope="session")
+def peaked() -> np.ndarray:
+    """Three small causal layers."""
+    return instances.peaked(3, 7, seed=3)
+
+
+@pytest.fixture(scope="session")
+def full(peaked: np.ndarray) -> np.ndarray:
+    """Their flows, all sinks x all sources."""
+    return maxflow.layered(peaked, sinks=range(7)).values

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -200,17 +194,6 @@ def test_statistics():
 
 
 # ---- sources and sinks -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def peaked():
-    return instances.peaked(3, 7, seed=3)
-
-
-@pytest.fixture(scope="module")
-def full(peaked):
-    """All sinks x all sources."""
-    return maxflow.layered(peaked, sinks=range(7)).values
 
 
 def test_defaults_are_all_sources_and_the_last_sink(peaked, full):
@@ -522,159 +505,6 @@ def test_zero_and_negative_zero_are_no_edges(algorithm):
     flows = maxflow.layered(capacities, sinks=[0, 1], algorithm=algorithm, bottlenecks=True)
     np.testing.assert_array_equal(flows.values, [[0.0, 1.0], [0.0, 0.0]])
     assert not np.signbit(flows.values).any()
-
-
-# ---- threads, progress, interruption ---------------------------------------------------------------------------------
-
-
-@every_algorithm
-@pytest.mark.parametrize("name", ["peaked", "integers", "blocks 7", "genrmf"])
-def test_threads_do_not_change_anything(name, algorithm):
-    case = FAMILIES[name]
-    options = {"algorithm": algorithm, "bottlenecks": True, "cuts": True}
-    one, two, many = (solve(case, threads=threads, **options) for threads in (1, 2, 5))
-    for other in (two, many, solve(case, **options)):
-        for field in ("values", "lower", "upper", "bottlenecks"):
-            np.testing.assert_array_equal(getattr(other, field), getattr(one, field))
-        for row, other_row in zip(one.cuts, other.cuts, strict=True):
-            for cut, other_cut in zip(row, other_row, strict=True):
-                assert cut.capacity == other_cut.capacity
-                for side, other_side in zip(cut.source_side, other_cut.source_side, strict=True):
-                    np.testing.assert_array_equal(side, other_side)
-
-
-def test_results_cannot_be_written():
-    flows = maxflow.layered(
-        instances.softmax(2, 3, seed=0), sources=[0], bottlenecks=True, cuts=True, flows=True, check=True
-    )
-    edge = flows.flows
-    for array in (flows.values, flows.lower, flows.upper, flows.bottlenecks, edge.link, edge.giver, edge.flow):
-        with pytest.raises(ValueError, match="read-only"):
-            array[...] = 0
-    with pytest.raises(AttributeError):
-        flows.values = None
-    again = maxflow.layered(instances.softmax(2, 3, seed=0), sources=[0])
-    assert again.bottlenecks is again.cuts is again.flows is None
-
-
-@pytest.fixture(scope="module")
-def slow():
-    """Many seconds of work, for whoever lets it run to its end."""
-    return instances.peaked(12, 400, seed=0, residual=0.0)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@every_algorithm
-def test_progress_is_reported_and_may_stop_the_solve(slow, threads, algorithm):
-    calls = []
-
-    class Enough(Exception):
-        pass
-
-    def progress(done, total):
-        calls.append((time.perf_counter(), done, total))
-        if len(calls) == 4:
-            raise Enough
-
-    start = time.perf_counter()
-    with pytest.raises(Enough):
-        maxflow.layered(slow, sinks=range(400), threads=threads, algorithm=algorithm, progress=progress)
-    end = time.perf_counter()
-    times, done, total = zip(*calls, strict=True)
-    assert set(total) == {400 * 400}
-    assert list(done) == sorted(done)
-    assert done[-1] < total[-1]
-    assert end - times[-1] < 1.0
-    assert max(np.diff([start, *times])) < 1.0
-
-
-def test_progress_of_a_short_solve_ends_with_everything_done(peaked):
-    calls = []
-    maxflow.layered(peaked, sinks=range(7), progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (49, 49)
-    assert calls == sorted(calls)
-
-
-def test_progress_must_be_callable(peaked):
-    with pytest.raises(InvalidArgumentError, match="progress"):
-        maxflow.layered(peaked, progress=3)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@every_algorithm
-def test_control_c_stops_within_a_second(algorithm):
-    code = (
-        "import time\n"
-        "from attnflow import instances, maxflow\n"
-        "capacities = instances.peaked(12, 400, seed=0, residual=0.0)\n"
-        "print('solving', flush=True)\n"
-        "try:\n"
-        f"    maxflow.layered(capacities, sinks=range(400), algorithm={algorithm!r})\n"
-        "except KeyboardInterrupt:\n"
-        "    print('stopped', flush=True)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        watchdog = threading.Timer(30, process.kill)
-        watchdog.start()
-        assert process.stdout.readline() == "solving\n"
-        time.sleep(0.7)
-        process.send_signal(signal.SIGINT)
-        start = time.perf_counter()
-        assert process.stdout.readline() == "stopped\n"
-        assert time.perf_counter() - start < 1.0
-        assert process.wait(10) == 0
-        watchdog.cancel()
-
-
-def test_other_threads_run_meanwhile(slow):
-    """The GIL is released."""
-    ticks = []
-    stop = threading.Event()
-
-    def count():
-        while not stop.wait(0.01):
-            ticks.append(time.perf_counter())
-
-    other = threading.Thread(target=count)
-    other.start()
-    try:
-        maxflow.layered(slow, sources=range(200), threads=1)
-    finally:
-        stop.set()
-        other.join()
-    assert len(ticks) >= 3
-
-
-def test_two_callers_at_once(peaked, full):
-    results = [None] * 4
-
-    def work(index):
-        results[index] = [maxflow.layered(peaked, sinks=range(7), threads=1).values for _ in range(20)]
-
-    callers = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    for values in results:
-        for value in values:
-            np.testing.assert_array_equal(value, full)
-
-
-def test_answers_do_not_depend_on_what_was_solved_before(peaked, full):
-    """The per-source overlay is undone: each source alone gives what all together gave."""
-    for algorithm in ALGORITHMS:
-        for source in range(7):
-            alone = maxflow.layered(peaked, sources=[source], sinks=range(7), algorithm=algorithm).values
-            np.testing.assert_array_equal(alone[:, 0], full[:, source])
-
-
-def test_memory_does_not_grow_with_the_sources(slow):
-    few, many = (maxflow.layered(slow, sources=range(count), threads=1).stats for count in (1, 50))
-    held = slow.nbytes
-    for stats in (few, many):
-        assert stats["index_bytes"] + stats["workspace_bytes"] <= 0.3 * held
-    assert many["workspace_bytes"] <= few["workspace_bytes"] * 1.5 + 1_000_000
 
 
 # ---- the checker can fail --------------------------------------------------------------------------------------------

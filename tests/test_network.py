@@ -399,3 +399,36 @@ def test_pooling_one_position_is_that_position():
 def test_pooling_refuses(network, positions):
     with pytest.raises(InvalidArgumentError, match="positions"):
         network.pooled(positions)
+
+
+# ---- visible positions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_excess_spreads_over_what_is_visible(convert):
+    n, window = 9, 3
+    counts = np.minimum(np.arange(1, n + 1), window)
+    ahead = np.arange(n)[None, :] - np.arange(n)[:, None]
+    even = np.where((ahead <= 0) & (ahead > -window), 1.0, 0.0) / counts[:, None]
+    assert Network.decoder([convert(even)], residual=0, calibration="excess").n_edges > 0
+    aware = Network.decoder([convert(even)], residual=0, calibration="excess", visible=[convert(counts)])
+    assert aware.n_edges == 0
+    unsaid = Network.decoder([convert(even)], residual=0, calibration="excess", visible=[None])
+    said = Network.decoder([convert(even)], residual=0, calibration="excess", visible=[np.arange(1, n + 1)])
+    assert np.array_equal(unsaid.links[0].capacities, said.links[0].capacities)
+
+
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [
+        ([], "1 layers"),
+        (7, "visible=7"),
+        ([[1, 2]], r"shape \(2,\)"),
+        ([[1.0, 2.0, 3.0]], "integers"),
+        ([[1, 0, 3]], "position 1 sees 0 positions: it sees 1 to 2"),
+        ([[1, 2, 4]], "position 2 sees 4 positions: it sees 1 to 3"),
+    ],
+)
+def test_visible_counts_that_cannot_be(visible, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        Network.decoder(np.eye(3)[None], calibration="excess", visible=visible)

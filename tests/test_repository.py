@@ -29,7 +29,8 @@ PUBLIC = "the public names"
 ARROWS = {
     "errors": set(),
     "maxflow": {"_core", "numpy", "errors"},
-    "network": {"maxflow", "errors", "numpy"},
+    "matrices": {"errors", "numpy"},
+    "network": {"matrices", "maxflow", "errors", "numpy"},
     "baselines": {"numpy", "errors"},
     "instances": {"numpy", "errors"},
     "attribution": {"numpy", "errors", "maxflow", "views (lazily)", "pandas (lazily)"},

@@ -157,7 +157,7 @@ def explain(
         )
     with clock.stage("network"):
         make = Network.decoder if causal else Network.encoder
-        network = make(list(captured.matrices), residual=residual, calibration=calibration)
+        network = make(captured.matrices, residual=residual, calibration=calibration, visible=captured.visible)
         sinks: Any = [list(plan.positions)]
         if plan.pooled:
             network, sinks = network.pooled(plan.positions), 0

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -468,14 +469,16 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
 
 
 def _whole(array: NDArray[Any]) -> bool:
-    return bool(np.all((array == np.floor(array)) | np.isposinf(array)))
+    return bool(np.all((array == np.floor(array)) & (array != -np.inf)))
 
 
 def _as_integers(e: int, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind == "f":  # a whole-number diagonal
         finite = np.where(np.isposinf(array), 0, array)
         if finite.size and np.abs(finite).max() >= _UNBOUNDED:
-            raise InvalidCapacityError(f"links[{e}] holds {np.abs(finite).max()}; integers must be below 2^62")
+            raise InvalidCapacityError(
+                f"links[{e}] holds {finite[np.abs(finite).argmax()]}; integers must be below 2^62"
+            )
         return np.where(np.isposinf(array), _UNBOUNDED, finite.astype(np.int64))
     if array.dtype.itemsize == 8 or array.dtype == np.uint32:
         if array.size and int(array.max()) >= _UNBOUNDED:
@@ -518,7 +521,7 @@ def _in_block(positions: Any, block: int, sizes: Sequence[int], name: str) -> li
 
     if isinstance(positions, (int, np.integer)):
         return [[node(positions, name)]]
-    if isinstance(positions, Set):
+    if isinstance(positions, AbstractSet):
         positions = [positions]
     sets = []
     for i, item in enumerate(_items(positions, name)):

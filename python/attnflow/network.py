@@ -1,29 +1,24 @@
 """From contribution matrices to flow networks: head reduction, residual mixing, calibration, and the shapes of models.
 
-Contributions may be numpy arrays or torch tensors on any device. Everything is computed where the tensors are, and each
-layer is carried to the host once, as one (n, n) matrix. torch is never imported here: it is looked up among the modules
-the user has already loaded.
+Contributions may be numpy arrays or torch tensors on any device; :mod:`attnflow.matrices` computes with them there.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import maxflow
+from . import matrices, maxflow
 from .errors import InvalidArgumentError, InvalidCapacityError
+from .matrices import Heads, integer, is_many
 from .maxflow import Algorithm, Flows, Link, Progress
 
 __all__ = ["Network"]
 
-Array = NDArray[Any]
-Heads = Literal["mean", "max", "min"] | int | Sequence[float]
 Positions = int | Iterable[int | Iterable[int]]
 AnyLink = Link | tuple[int, int, Any] | tuple[int, int, Any, int]
 
@@ -65,6 +60,7 @@ class Network:
         residual: float = 0.5,
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
+        visible: Sequence[Any] | None = None,
     ) -> Network:
         """The layered network of a model in which every position sees every other.
 
@@ -81,6 +77,9 @@ class Network:
         calibration : None or "excess"
             None is the published method. "excess" keeps what each edge carries beyond an even spread of its row:
             max(C - N, 0), N being the row's sum divided by the number of positions the row can see (Notes).
+        visible : sequence of L entries, None or int array (n,), optional
+            How many positions each position of a layer can see, itself included, where sliding windows or masks make
+            that fewer than the default of Notes. Only calibration reads it.
 
         Returns
         -------
@@ -94,7 +93,7 @@ class Network:
             No layers, empty or non-square matrices, layers of different sizes, a dtype that is not real, NaN, infinite
             or negative entries (with the place of the first).
         InvalidArgumentError
-            `residual` outside 0..1, unknown `heads` or `calibration`.
+            `residual` outside 0..1, unknown `heads` or `calibration`, counts in `visible` that cannot be.
 
         Notes
         -----
@@ -116,7 +115,7 @@ class Network:
         >>> attnflow.Network.encoder(attentions)
         Network(sizes=(5, 5, 5, 5), n_layers=3, n_edges=75)
         """
-        return cls._layered(contributions, residual, heads, calibration, causal=False)
+        return cls._layered(matrices.capacities(contributions, residual, heads, calibration, visible, causal=False))
 
     @classmethod
     def decoder(
@@ -126,12 +125,13 @@ class Network:
         residual: float = 0.5,
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
+        visible: Sequence[Any] | None = None,
     ) -> Network:
         """The layered network of a causal model, in which position j sees positions 0..j.
 
         Parameters
         ----------
-        contributions, residual, heads, calibration
+        contributions, residual, heads, calibration, visible
             As for :meth:`encoder`; nothing may lie above the diagonal.
 
         Returns
@@ -155,7 +155,7 @@ class Network:
         >>> attnflow.Network.decoder([uniform], residual=0.0, calibration="excess").source_flows().values
         array([[0., 0., 0.]])
         """
-        return cls._layered(contributions, residual, heads, calibration, causal=True)
+        return cls._layered(matrices.capacities(contributions, residual, heads, calibration, visible, causal=True))
 
     @classmethod
     def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink]) -> Network:
@@ -194,11 +194,11 @@ class Network:
         array([[1.5, 1. ],
                [1. , 1.5]])
         """
-        if not _is_many(sizes):
+        if not is_many(sizes):
             raise InvalidArgumentError(f"sizes={sizes!r}: a sequence of the blocks' numbers of nodes is needed")
-        if not _is_many(links):
+        if not is_many(links):
             raise InvalidArgumentError(f"links must be a sequence of links, not {links!r}")
-        blocks = tuple(_integer(size, "sizes") for size in sizes)
+        blocks = tuple(integer(size, "sizes") for size in sizes)
         made = []
         for index, entry in enumerate(links):
             if isinstance(entry, Link):
@@ -211,18 +211,18 @@ class Network:
                     " (giver, receiver, diagonal, offset)"
                 )
             place = f"link {index}"
-            array = _real(capacities, place)
+            array = matrices.real(capacities, place)
             if array.ndim not in (1, 2):
                 raise InvalidCapacityError(
                     f"{place} has capacities of shape {tuple(array.shape)}: a matrix or a diagonal is needed"
                 )
-            _check_entries(array, place, ("receiver", "giver")[-array.ndim :], unbounded=True)
+            matrices.check_entries(array, place, ("receiver", "giver")[-array.ndim :], unbounded=True)
             made.append(
                 Link(
-                    _integer(giver, f"{place}: giver"),
-                    _integer(receiver, f"{place}: receiver"),
-                    _host(array),
-                    _integer(offset, f"{place}: offset"),
+                    integer(giver, f"{place}: giver"),
+                    integer(receiver, f"{place}: receiver"),
+                    matrices.host(array),
+                    integer(offset, f"{place}: offset"),
                 )
             )
         return cls(blocks, tuple(made))
@@ -387,31 +387,9 @@ class Network:
         return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges})"
 
     @classmethod
-    def _layered(
-        cls, contributions: Any, residual: float, heads: Heads, calibration: str | None, causal: bool
-    ) -> Network:
-        if isinstance(residual, (bool, np.bool_)) or not isinstance(residual, (int, float, np.floating, np.integer)):
-            raise InvalidArgumentError(f"residual={residual!r}: a number from 0 to 1 is needed")
-        if not 0 <= residual <= 1:
-            raise InvalidArgumentError(f"residual={residual!r} is outside 0..1, r in C = (1 - r) A + r I")
-        if calibration not in (None, "excess"):
-            raise InvalidArgumentError(f'calibration={calibration!r} is unknown: choose None or "excess"')
-        reduce = _head_reduction(heads)
-        layers = _layers(contributions)
-        links = []
-        for index, array in enumerate(layers):
-            name = f"layer {index}"
-            _check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
-            matrix = reduce(array, name)
-            if causal:
-                _check_causal(matrix, name)
-            if residual:
-                matrix = _mix(_floating(matrix, name), float(residual))
-            if calibration:
-                matrix = _excess(_floating(matrix, name), causal)
-            host = _host(matrix)
-            links.append(Link(index, index + 1, host))
-        return cls((layers[0].shape[-1],) * (len(layers) + 1), tuple(links))
+    def _layered(cls, layers: list[Any]) -> Network:
+        links = tuple(Link(index, index + 1, layer) for index, layer in enumerate(layers))
+        return cls((layers[0].shape[0],) * (len(layers) + 1), links)
 
 
 # ---- positions -----------------------------------------------------------------------------------------------------
@@ -419,10 +397,10 @@ class Network:
 
 def _groups(positions: Positions, size: int, name: str) -> list[list[int]]:
     """The sinks or sources as lists of positions, each to be joined in one super node."""
-    if isinstance(positions, (set, frozenset)) or not _is_many(positions):
+    if isinstance(positions, (set, frozenset)) or not is_many(positions):
         positions = [cast("int", positions)]
     groups = [
-        _positions(entry if _is_many(entry) else [entry], size, name) for entry in cast("Iterable[Any]", positions)
+        _positions(entry if is_many(entry) else [entry], size, name) for entry in cast("Iterable[Any]", positions)
     ]
     if not groups:
         raise InvalidArgumentError(f"{name} is empty: name at least one of the {size} positions")
@@ -430,11 +408,11 @@ def _groups(positions: Positions, size: int, name: str) -> list[list[int]]:
 
 
 def _positions(members: Iterable[Any], size: int, name: str) -> list[int]:
-    if not _is_many(members):
+    if not is_many(members):
         raise InvalidArgumentError(f"{name} must be positions, not {members!r}")
     chosen = []
     for member in members:
-        position = _integer(member, name)
+        position = integer(member, name)
         if not -size <= position < size:
             raise InvalidArgumentError(
                 f"{name}: position {position} is out of range for {size} positions (allowed: {-size} to {size - 1})"
@@ -443,258 +421,6 @@ def _positions(members: Iterable[Any], size: int, name: str) -> list[int]:
     if not chosen:
         raise InvalidArgumentError(f"{name} holds an empty set: each needs at least one of the {size} positions")
     return chosen
-
-
-def _is_many(value: object) -> bool:
-    """Whether it holds several positions: a 0-d array has ``__iter__`` and yet is one."""
-    return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
-
-
-def _integer(value: Any, name: str) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise InvalidArgumentError(f"{name} must be integers, got {value!r}")
-    try:
-        return int(value.__index__())
-    except TypeError:
-        raise InvalidArgumentError(f"{name} must be integers, got {value!r}") from None
-
-
-# ---- arrays: each function has one branch for numpy and one for torch ----------------------------------------------
-
-
-def _torch_of(array: Any) -> Any:
-    """The torch module if this is a tensor, else None. torch is never imported: a tensor proves that the user did."""
-    torch = sys.modules.get("torch")
-    return torch if torch is not None and isinstance(array, getattr(torch, "Tensor", ())) else None
-
-
-def _real(given: Any, name: str) -> Any:
-    """As an ndarray or a detached tensor of a real dtype."""
-    torch = _torch_of(given)
-    if torch is not None:
-        tensor = given.detach()
-        floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        if tensor.dtype not in (*floats, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-            raise InvalidCapacityError(_dtype_message(name, tensor.dtype))
-        return tensor
-    if given is None or isinstance(given, (str, bytes, dict, set, frozenset)):
-        raise InvalidCapacityError(f"{name} is {given!r}: an array of real numbers is needed")
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError) as error:
-        raise InvalidCapacityError(f"{name} is {type(given).__name__}, not an array of real numbers: {error}") from None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InvalidCapacityError(_dtype_message(name, array.dtype))
-    return array
-
-
-def _dtype_message(name: str, dtype: Any) -> str:
-    return f"{name} has dtype {dtype}: capacities must be real numbers of 64 bits at most, floating or integer"
-
-
-def _layers(contributions: Any) -> list[Any]:
-    """One (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong with which."""
-    form = "(L, n, n), (L, H, n, n) or a sequence of (n, n), (H, n, n) or (1, H, n, n) arrays"
-    if (
-        contributions is None
-        or isinstance(contributions, (str, bytes, dict))
-        or not isinstance(contributions, Iterable)
-    ):
-        raise InvalidCapacityError(f"contributions must be {form}, not {type(contributions).__name__}")
-    whole = _torch_of(contributions) is not None or isinstance(contributions, np.ndarray)
-    shape = tuple(getattr(contributions, "shape", ())) if whole else ()
-    if whole:
-        if len(shape) not in (3, 4, 5):
-            raise InvalidCapacityError(f"contributions of shape {shape}: {form} is needed; one layer has L = 1")
-        contributions = _real(contributions, "contributions")
-    layers: list[Any] = []
-    for index, given in enumerate(contributions):
-        name = f"layer {index}"
-        array = _real(given, name)
-        held = tuple(array.shape)
-        if array.ndim == 4 and held[0] == 1:
-            array = array[0]
-        elif array.ndim == 4:
-            raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
-        if array.ndim not in (2, 3):
-            raise InvalidCapacityError(f"{name} has shape {held}: (n, n), (H, n, n) or (1, H, n, n) is needed")
-        if held[-1] != held[-2]:
-            raise InvalidCapacityError(f"{name} has shape {held}: receivers and givers are the same n positions")
-        if 0 in held:
-            raise InvalidCapacityError(f"{name} has shape {held}: it is empty")
-        if layers and layers[0].shape[-1] != held[-1]:
-            raise InvalidCapacityError(
-                f"{name} has shape {held}, but layer 0 has {layers[0].shape[-1]} positions: all need the same"
-            )
-        layers.append(array)
-    if not layers:
-        raise InvalidCapacityError(
-            f"contributions{f' of shape {shape}' if shape else ''} hold no layer: at least one is needed"
-        )
-    return layers
-
-
-def _check_entries(array: Any, name: str, axes: tuple[str, ...], *, unbounded: bool = False) -> None:
-    """Raise at the first entry that is NaN, negative or (unless allowed) infinite. One pass where all is well."""
-    torch = _torch_of(array)
-    if torch is not None:
-        if array.numel() == 0:
-            return
-        low, high = torch.stack(torch.aminmax(array)).tolist()
-    else:
-        if array.size == 0:
-            return
-        low, high = array.min(), array.max()
-    if low >= 0 and (unbounded or high < np.inf):
-        return
-    host = _host(array)
-    refused = ~(host >= 0) | (np.isinf(host) & (not unbounded))
-    first = np.unravel_index(int(np.argmax(refused)), host.shape)
-    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
-    rule = "non-negative (inf is unbounded)" if unbounded else "finite and non-negative"
-    raise InvalidCapacityError(
-        f"{name} holds {host[first]} at {place}: entries must be {rule}; its shape is {host.shape}"
-    )
-
-
-def _check_causal(matrix: Any, name: str) -> None:
-    """Raise where a position draws from a later one."""
-    torch = _torch_of(matrix)
-    if torch is not None:
-        above = torch.triu(matrix, diagonal=1)
-        if not bool(above.any()):
-            return
-        receiver, giver = (int(index) for index in above.nonzero()[0])
-    else:
-        for receiver in range(len(matrix) - 1):
-            later = matrix[receiver, receiver + 1 :]
-            if later.any():
-                giver = receiver + 1 + int(np.argmax(later != 0))
-                break
-        else:
-            return
-    raise InvalidCapacityError(
-        f"{name} holds {float(matrix[receiver, giver])} at receiver {receiver}, giver {giver}: no position of a decoder"
-        f" draws from a later one; its shape is {tuple(matrix.shape)}. Network.encoder is for models that do"
-    )
-
-
-def _floating(array: Any, name: str) -> Any:
-    """float64 stays, other floats become float32, integers float64 where that is exact."""
-    torch = _torch_of(array)
-    if torch is not None:
-        integers = not array.dtype.is_floating_point
-        target = torch.float64 if integers or array.dtype == torch.float64 else torch.float32
-        largest = int(array.max()) if array.dtype == torch.int64 else 0
-    else:
-        integers = array.dtype.kind in "iu"
-        target = np.float64 if integers or array.dtype.itemsize == 8 else np.float32
-        largest = int(array.max()) if integers and array.dtype.itemsize == 8 else 0
-    if largest > 2**53:
-        raise InvalidCapacityError(
-            f"{name} holds the integer {largest}: above 2^53 it has no exact float64 to compute with;"
-            f" its shape is {tuple(array.shape)}"
-        )
-    return array.to(target) if torch is not None else array.astype(target, copy=False)
-
-
-def _head_reduction(heads: Any) -> Callable[[Any, str], Any]:
-    """The function (H, n, n) -> (n, n) that `heads` names, or an error; (n, n) passes where that makes sense."""
-    if isinstance(heads, str):
-        if heads not in ("mean", "max", "min"):
-            raise InvalidArgumentError(f'heads={heads!r} is unknown: choose "mean", "max", "min", a head, or weights')
-        return lambda array, name: array if array.ndim == 2 else _reduce(array, heads, name)
-    if not _is_many(heads):
-        return lambda array, name: _one_head(array, _integer(heads, "heads"), name)
-    try:
-        weights = [float(weight) for weight in heads]
-    except (TypeError, ValueError):
-        raise InvalidArgumentError(f"heads={heads!r}: one weight a head is needed") from None
-    for head, weight in enumerate(weights):
-        if not 0 <= weight < np.inf:
-            raise InvalidArgumentError(f"heads: the weight of head {head} is {weight}: it must be finite, 0 or more")
-    return lambda array, name: _weighted(array, weights, name)
-
-
-def _reduce(array: Any, how: str, name: str) -> Any:
-    if how == "mean":
-        if array.shape[0] == 1:
-            return array[0]
-        narrow = array.dtype.itemsize < 4
-        if _torch_of(array) is not None:
-            if not array.dtype.is_floating_point:
-                return _floating(array, name).mean(dim=0)
-            return array.mean(dim=0, dtype=_torch_of(array).float32 if narrow else None)
-        if array.dtype.kind in "iu":
-            return _floating(array, name).mean(axis=0)
-        return array.mean(axis=0, dtype=np.float32 if narrow else None)
-    if _torch_of(array) is not None:
-        return array.amax(dim=0) if how == "max" else array.amin(dim=0)
-    return array.max(axis=0) if how == "max" else array.min(axis=0)
-
-
-def _one_head(array: Any, head: int, name: str) -> Any:
-    if array.ndim == 2:
-        raise InvalidArgumentError(f"heads={head} names a head, but {name} of shape {tuple(array.shape)} has no heads")
-    n_heads = array.shape[0]
-    if not -n_heads <= head < n_heads:
-        raise InvalidArgumentError(
-            f"heads={head} is out of range: {name} of shape {tuple(array.shape)} has {n_heads} heads"
-        )
-    return array[head]
-
-
-def _weighted(array: Any, weights: list[float], name: str) -> Any:
-    if array.ndim == 2 or array.shape[0] != len(weights):
-        held = "no heads" if array.ndim == 2 else f"{array.shape[0]} heads"
-        raise InvalidArgumentError(
-            f"heads holds {len(weights)} weights, but {name} of shape {tuple(array.shape)} has {held}"
-        )
-    total = _floating(array[0], name) * weights[0]
-    for head in range(1, len(weights)):
-        total += _floating(array[head], name) * weights[head]
-    return total
-
-
-def _mix(matrix: Any, residual: float) -> Any:
-    """(1 - r) A + r I, in new memory."""
-    mixed = matrix * (1 - residual)
-    if _torch_of(mixed) is not None:
-        mixed.diagonal().add_(residual)
-    else:
-        places = np.arange(len(mixed))
-        mixed[places, places] += mixed.dtype.type(residual)
-    return mixed
-
-
-def _excess(matrix: Any, causal: bool) -> Any:
-    """max(C - N, 0), N the row's sum spread evenly over the positions it sees, in new memory.
-
-    Sums and quotients are taken in float64, so that an even row leaves exactly nothing behind.
-    """
-    n = matrix.shape[0]
-    torch = _torch_of(matrix)
-    if torch is not None:
-        wide = torch.float32 if matrix.device.type == "mps" else torch.float64
-        rows = matrix.sum(dim=1, keepdim=True, dtype=wide)
-        even = rows / (torch.arange(1, n + 1, device=matrix.device, dtype=wide)[:, None] if causal else n)
-        return (matrix - even.to(matrix.dtype)).clamp_(min=0)
-    rows = matrix.sum(axis=1, keepdims=True, dtype=np.float64)
-    even = rows / (np.arange(1, n + 1)[:, None] if causal else n)
-    excess = matrix - even.astype(matrix.dtype)
-    return np.maximum(excess, 0, out=excess)
-
-
-def _host(array: Any) -> Array:
-    """The read-only ndarray of a layer: a view where it already is one, one transfer where it is on a device."""
-    torch = _torch_of(array)
-    if torch is not None:
-        array = (array.float() if array.dtype in (torch.float16, torch.bfloat16) else array).numpy(force=True)
-    elif array.dtype.kind == "f" and array.dtype.itemsize == 2:
-        array = array.astype(np.float32)
-    view: Array = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _count_edges(link: Link, n_receivers: int) -> int:

@@ -1,0 +1,327 @@
+"""Contribution matrices, numpy arrays or torch tensors: checks, head reduction, residual mixing, calibration.
+
+Everything is computed where the tensors are, and each layer is carried to the host once, as one (n, n) matrix. torch is
+never imported here: it is looked up among the modules the user has already loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidArgumentError, InvalidCapacityError
+
+__all__ = ["Heads", "capacities", "check_entries", "host", "integer", "is_many", "real"]
+
+Array = NDArray[Any]
+Heads = Literal["mean", "max", "min"] | int | Sequence[float]
+
+
+def capacities(
+    contributions: Any, residual: float, heads: Heads, calibration: str | None, visible: Any, *, causal: bool
+) -> list[Array]:
+    """The capacities of each layer, (n, n) on the host, by the rules of :meth:`Network.encoder` and `decoder`."""
+    if isinstance(residual, (bool, np.bool_)) or not isinstance(residual, (int, float, np.floating, np.integer)):
+        raise InvalidArgumentError(f"residual={residual!r}: a number from 0 to 1 is needed")
+    if not 0 <= residual <= 1:
+        raise InvalidArgumentError(f"residual={residual!r} is outside 0..1, r in C = (1 - r) A + r I")
+    if calibration not in (None, "excess"):
+        raise InvalidArgumentError(f'calibration={calibration!r} is unknown: choose None or "excess"')
+    reduce = _head_reduction(heads)
+    layers = _layers(contributions)
+    seen = _visible(visible, len(layers), layers[0].shape[-1], causal)
+    out = []
+    for index, array in enumerate(layers):
+        name = f"layer {index}"
+        check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
+        matrix = reduce(array, name)
+        if causal:
+            _check_causal(matrix, name)
+        if residual:
+            matrix = _mix(_floating(matrix, name), float(residual))
+        if calibration:
+            matrix = _excess(_floating(matrix, name), seen[index])
+        out.append(host(matrix))
+    return out
+
+
+def _visible(visible: Any, n_layers: int, n: int, causal: bool) -> list[Array]:
+    """How many positions each position sees, (n,) a layer; by default all, or all up to itself."""
+    default = np.arange(1, n + 1) if causal else np.full(n, n)
+    if visible is None:
+        return [default] * n_layers
+    if not is_many(visible) or len(visible) != n_layers:
+        raise InvalidArgumentError(
+            f"visible={visible!r}: one entry a layer is needed, None or counts; {n_layers} layers"
+        )
+    out = []
+    for index, given in enumerate(visible):
+        counts = default if given is None else host(real(given, f"visible[{index}]"))
+        if counts.shape != (n,) or counts.dtype.kind not in "iu":
+            raise InvalidArgumentError(
+                f"visible[{index}] has shape {counts.shape} and dtype {counts.dtype}: {n} integers are needed"
+            )
+        wrong = np.flatnonzero((counts < 1) | (counts > default))
+        if wrong.size:
+            j = int(wrong[0])
+            raise InvalidArgumentError(
+                f"visible[{index}] says that position {j} sees {counts[j]} positions: it sees 1 to {default[j]}"
+            )
+        out.append(counts)
+    return out
+
+
+def is_many(value: object) -> bool:
+    """Whether it holds several positions: a 0-d array has ``__iter__`` and yet is one."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
+
+
+def integer(value: Any, name: str) -> int:
+    """As an int; what is none is refused by name."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise InvalidArgumentError(f"{name} must be integers, got {value!r}")
+    try:
+        return int(value.__index__())
+    except TypeError:
+        raise InvalidArgumentError(f"{name} must be integers, got {value!r}") from None
+
+
+# ---- arrays: each function has one branch for numpy and one for torch ----------------------------------------------
+
+
+def _torch_of(array: Any) -> Any:
+    """The torch module if this is a tensor, else None. torch is never imported: a tensor proves that the user did."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(array, getattr(torch, "Tensor", ())) else None
+
+
+def real(given: Any, name: str) -> Any:
+    """As an ndarray or a detached tensor of a real dtype."""
+    torch = _torch_of(given)
+    if torch is not None:
+        tensor = given.detach()
+        floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        if tensor.dtype not in (*floats, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+            raise InvalidCapacityError(_dtype_message(name, tensor.dtype))
+        return tensor
+    if given is None or isinstance(given, (str, bytes, dict, set, frozenset)):
+        raise InvalidCapacityError(f"{name} is {given!r}: an array of real numbers is needed")
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidCapacityError(f"{name} is {type(given).__name__}, not an array of real numbers: {error}") from None
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise InvalidCapacityError(_dtype_message(name, array.dtype))
+    return array
+
+
+def _dtype_message(name: str, dtype: Any) -> str:
+    return f"{name} has dtype {dtype}: capacities must be real numbers of 64 bits at most, floating or integer"
+
+
+def _layers(contributions: Any) -> list[Any]:
+    """One (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong with which."""
+    form = "(L, n, n), (L, H, n, n) or a sequence of (n, n), (H, n, n) or (1, H, n, n) arrays"
+    if (
+        contributions is None
+        or isinstance(contributions, (str, bytes, dict))
+        or not isinstance(contributions, Iterable)
+    ):
+        raise InvalidCapacityError(f"contributions must be {form}, not {type(contributions).__name__}")
+    whole = _torch_of(contributions) is not None or isinstance(contributions, np.ndarray)
+    shape = tuple(getattr(contributions, "shape", ())) if whole else ()
+    if whole:
+        if len(shape) not in (3, 4, 5):
+            raise InvalidCapacityError(f"contributions of shape {shape}: {form} is needed; one layer has L = 1")
+        contributions = real(contributions, "contributions")
+    layers: list[Any] = []
+    for index, given in enumerate(contributions):
+        name = f"layer {index}"
+        array = real(given, name)
+        held = tuple(array.shape)
+        if array.ndim == 4 and held[0] == 1:
+            array = array[0]
+        elif array.ndim == 4:
+            raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
+        if array.ndim not in (2, 3):
+            raise InvalidCapacityError(f"{name} has shape {held}: (n, n), (H, n, n) or (1, H, n, n) is needed")
+        if held[-1] != held[-2]:
+            raise InvalidCapacityError(f"{name} has shape {held}: receivers and givers are the same n positions")
+        if 0 in held:
+            raise InvalidCapacityError(f"{name} has shape {held}: it is empty")
+        if layers and layers[0].shape[-1] != held[-1]:
+            raise InvalidCapacityError(
+                f"{name} has shape {held}, but layer 0 has {layers[0].shape[-1]} positions: all need the same"
+            )
+        layers.append(array)
+    if not layers:
+        raise InvalidCapacityError(
+            f"contributions{f' of shape {shape}' if shape else ''} hold no layer: at least one is needed"
+        )
+    return layers
+
+
+def check_entries(array: Any, name: str, axes: tuple[str, ...], *, unbounded: bool = False) -> None:
+    """Raise at the first entry that is NaN, negative or (unless allowed) infinite. One pass where all is well."""
+    torch = _torch_of(array)
+    if torch is not None:
+        if array.numel() == 0:
+            return
+        low, high = torch.stack(torch.aminmax(array)).tolist()
+    else:
+        if array.size == 0:
+            return
+        low, high = array.min(), array.max()
+    if low >= 0 and (unbounded or high < np.inf):
+        return
+    entries = host(array)
+    refused = ~(entries >= 0) | (np.isinf(entries) & (not unbounded))
+    first = np.unravel_index(int(np.argmax(refused)), entries.shape)
+    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
+    rule = "non-negative (inf is unbounded)" if unbounded else "finite and non-negative"
+    raise InvalidCapacityError(
+        f"{name} holds {entries[first]} at {place}: entries must be {rule}; its shape is {entries.shape}"
+    )
+
+
+def _check_causal(matrix: Any, name: str) -> None:
+    """Raise where a position draws from a later one."""
+    torch = _torch_of(matrix)
+    if torch is not None:
+        above = torch.triu(matrix, diagonal=1)
+        if not bool(above.any()):
+            return
+        receiver, giver = (int(index) for index in above.nonzero()[0])
+    else:
+        for receiver in range(len(matrix) - 1):
+            later = matrix[receiver, receiver + 1 :]
+            if later.any():
+                giver = receiver + 1 + int(np.argmax(later != 0))
+                break
+        else:
+            return
+    raise InvalidCapacityError(
+        f"{name} holds {float(matrix[receiver, giver])} at receiver {receiver}, giver {giver}: no position of a decoder"
+        f" draws from a later one; its shape is {tuple(matrix.shape)}. Network.encoder is for models that do"
+    )
+
+
+def _floating(array: Any, name: str) -> Any:
+    """float64 stays, other floats become float32, integers float64 where that is exact."""
+    torch = _torch_of(array)
+    if torch is not None:
+        integers = not array.dtype.is_floating_point
+        target = torch.float64 if integers or array.dtype == torch.float64 else torch.float32
+        largest = int(array.max()) if array.dtype == torch.int64 else 0
+    else:
+        integers = array.dtype.kind in "iu"
+        target = np.float64 if integers or array.dtype.itemsize == 8 else np.float32
+        largest = int(array.max()) if integers and array.dtype.itemsize == 8 else 0
+    if largest > 2**53:
+        raise InvalidCapacityError(
+            f"{name} holds the integer {largest}: above 2^53 it has no exact float64 to compute with;"
+            f" its shape is {tuple(array.shape)}"
+        )
+    return array.to(target) if torch is not None else array.astype(target, copy=False)
+
+
+def _head_reduction(heads: Any) -> Callable[[Any, str], Any]:
+    """The function (H, n, n) -> (n, n) that `heads` names, or an error; (n, n) passes where that makes sense."""
+    if isinstance(heads, str):
+        if heads not in ("mean", "max", "min"):
+            raise InvalidArgumentError(f'heads={heads!r} is unknown: choose "mean", "max", "min", a head, or weights')
+        return lambda array, name: array if array.ndim == 2 else _reduce(array, heads, name)
+    if not is_many(heads):
+        return lambda array, name: _one_head(array, integer(heads, "heads"), name)
+    try:
+        weights = [float(weight) for weight in heads]
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"heads={heads!r}: one weight a head is needed") from None
+    for head, weight in enumerate(weights):
+        if not 0 <= weight < np.inf:
+            raise InvalidArgumentError(f"heads: the weight of head {head} is {weight}: it must be finite, 0 or more")
+    return lambda array, name: _weighted(array, weights, name)
+
+
+def _reduce(array: Any, how: str, name: str) -> Any:
+    if how == "mean":
+        if array.shape[0] == 1:
+            return array[0]
+        narrow = array.dtype.itemsize < 4
+        if _torch_of(array) is not None:
+            if not array.dtype.is_floating_point:
+                return _floating(array, name).mean(dim=0)
+            return array.mean(dim=0, dtype=_torch_of(array).float32 if narrow else None)
+        if array.dtype.kind in "iu":
+            return _floating(array, name).mean(axis=0)
+        return array.mean(axis=0, dtype=np.float32 if narrow else None)
+    if _torch_of(array) is not None:
+        return array.amax(dim=0) if how == "max" else array.amin(dim=0)
+    return array.max(axis=0) if how == "max" else array.min(axis=0)
+
+
+def _one_head(array: Any, head: int, name: str) -> Any:
+    if array.ndim == 2:
+        raise InvalidArgumentError(f"heads={head} names a head, but {name} of shape {tuple(array.shape)} has no heads")
+    n_heads = array.shape[0]
+    if not -n_heads <= head < n_heads:
+        raise InvalidArgumentError(
+            f"heads={head} is out of range: {name} of shape {tuple(array.shape)} has {n_heads} heads"
+        )
+    return array[head]
+
+
+def _weighted(array: Any, weights: list[float], name: str) -> Any:
+    if array.ndim == 2 or array.shape[0] != len(weights):
+        held = "no heads" if array.ndim == 2 else f"{array.shape[0]} heads"
+        raise InvalidArgumentError(
+            f"heads holds {len(weights)} weights, but {name} of shape {tuple(array.shape)} has {held}"
+        )
+    total = _floating(array[0], name) * weights[0]
+    for head in range(1, len(weights)):
+        total += _floating(array[head], name) * weights[head]
+    return total
+
+
+def _mix(matrix: Any, residual: float) -> Any:
+    """(1 - r) A + r I, in new memory."""
+    mixed = matrix * (1 - residual)
+    if _torch_of(mixed) is not None:
+        mixed.diagonal().add_(residual)
+    else:
+        places = np.arange(len(mixed))
+        mixed[places, places] += mixed.dtype.type(residual)
+    return mixed
+
+
+def _excess(matrix: Any, visible: Array) -> Any:
+    """max(C - N, 0), N the row's sum spread evenly over the `visible` many positions it sees, in new memory.
+
+    Sums and quotients are taken in float64, so that an even row leaves exactly nothing behind.
+    """
+    torch = _torch_of(matrix)
+    if torch is not None:
+        wide = torch.float32 if matrix.device.type == "mps" else torch.float64
+        rows = matrix.sum(dim=1, keepdim=True, dtype=wide)
+        even = rows / torch.tensor(visible, device=matrix.device, dtype=wide)[:, None]
+        return (matrix - even.to(matrix.dtype)).clamp_(min=0)
+    rows = matrix.sum(axis=1, keepdims=True, dtype=np.float64)
+    even = rows / visible[:, None]
+    excess = matrix - even.astype(matrix.dtype)
+    return np.maximum(excess, 0, out=excess)
+
+
+def host(array: Any) -> Array:
+    """The read-only ndarray of a layer: a view where it already is one, one transfer where it is on a device."""
+    torch = _torch_of(array)
+    if torch is not None:
+        array = (array.float() if array.dtype in (torch.float16, torch.bfloat16) else array).numpy(force=True)
+    elif array.dtype.kind == "f" and array.dtype.itemsize == 2:
+        array = array.astype(np.float32)
+    view: Array = array.view()
+    view.flags.writeable = False
+    return view
