@@ -224,6 +224,22 @@ TEST(capacity, quantum_rounds_towards_the_right_side) {
     }
 }
 
+TEST(capacity, quantum_rounds_subnormals_towards_the_right_side) {
+    Random random(6);
+    for (const int exponent : {990, 1000, 1001, 1023, 1030, 1060, 1100, 1120}) {
+        const Quantum quantum = quantum_with_exponent(exponent);
+        const Scope scope("exponent " + std::to_string(quantum.exponent()));
+        for (int round = 0; round < 200; ++round) {
+            const auto units = static_cast<Units>(random.next() >> random.between(3, 60));
+            const double low = quantum.lower(units), high = quantum.upper(units);
+            // Back in quanta, ldexp is exact.
+            CHECK(static_cast<Units>(std::ldexp(low, quantum.exponent())) <= units);
+            CHECK(static_cast<Units>(std::ceil(std::ldexp(high, quantum.exponent()))) >= units);
+            CHECK(0 <= low && low <= high && high <= std::nextafter(low, infinity));
+        }
+    }
+}
+
 // ---- index
 
 // Every bit and every entry of the index, against the twin's reading of the same memory.

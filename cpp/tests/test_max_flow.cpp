@@ -296,6 +296,21 @@ TEST(max_flow, nothing_into_the_sink_is_exactly_nothing) {
     }
 }
 
+// Nor may large capacities elsewhere have such a sink refused: no sum of theirs is asked for.
+TEST(max_flow, nothing_into_the_sink_is_nothing_however_large_the_rest) {
+    Store integers({1, 3, 1});
+    integers.dense<std::int64_t>(0, 1, [](std::uint32_t, std::uint32_t) { return std::int64_t{1} << 61; });
+    integers.dense<std::int64_t>(1, 2, [](std::uint32_t, std::uint32_t) { return 0; });
+    Store floats({1, 3, 1});
+    floats.dense<double>(0, 1, constant(1e308)).dense<double>(1, 2, constant(0));
+    for (const Network& network : {integers.network(), floats.network()})
+        for (const Algorithm algorithm : algorithms) {
+            const Answer answer = solve(network, {{{0}}, {{4}}}, everything(algorithm));
+            CHECK_EQUAL(answer.value[0], Units{0});
+            CHECK_EQUAL(answer.upper[0], Units{0});
+        }
+}
+
 TEST(max_flow, attention_in_float32_is_exact) {
     Random random(67);
     const std::uint32_t n = 40;
