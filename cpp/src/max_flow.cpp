@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -88,7 +89,10 @@ Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Quer
         edges = std::max(edges, edges_into);
     }
     if (std::isinf(bound)) return Quantum(survey.total, edges, survey.integers);
-    if (bound == 0) return Quantum(survey.total, 1, survey.integers);  // no flow, but cuts are still of this scale
+    if (bound == 0) {  // no flow at all; but cuts are looked for, at the scale of the capacities as far as that goes
+        const double most = survey.integers ? 0x1p60 : std::numeric_limits<double>::max() / 4;
+        return Quantum(std::min(survey.total, most), 1, survey.integers);
+    }
     return Quantum(bound, 1, survey.integers);
 }
 
