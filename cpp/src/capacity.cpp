@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <type_traits>
 
@@ -34,12 +35,14 @@ template <class T>
     for (std::size_t k = giver; k < giver + n; ++k) {
         const T c = load<T>(entry(link, receiver, k));
         if (c >= T{0}) continue;
-        const std::string what = c < T{0} ? "negative (" + std::to_string(c) + ")" : "NaN";
-        const std::size_t j =
-            link.diagonal ? static_cast<std::size_t>(static_cast<std::int64_t>(k) + link.offset) : receiver;
-        throw InvalidCapacity("capacity of link " + std::to_string(e) + ", receiver " + std::to_string(j) + ", giver " +
-                                  std::to_string(k) + " is " + what + "; capacities must be >= 0",
-                              e, j, k);
+        std::ostringstream message;
+        message << "capacity of link " << e;
+        if (link.diagonal)
+            message << ", giver " << k << " of a diagonal";
+        else
+            message << ", receiver " << receiver << ", giver " << k;
+        message << " is " << (c < T{0} ? "negative (" : "NaN (") << c << "); capacities must be >= 0";
+        throw InvalidCapacity(message.str(), e, receiver, k);
     }
     throw std::logic_error("no offender in a row that has one");
 }
@@ -108,8 +111,9 @@ Word pack_at_least(const T* c, std::size_t n, T threshold) {
 template <class T>
 T smallest_with(Units threshold, const Quantum& quantum) {
     if constexpr (std::is_floating_point_v<T>) {
-        const T c = static_cast<T>(std::ldexp(static_cast<double>(threshold), -quantum.exponent()));
-        return std::max(c, std::numeric_limits<T>::denorm_min());
+        const double c = std::ldexp(static_cast<double>(threshold), -quantum.exponent());
+        if (c > static_cast<double>(std::numeric_limits<T>::max())) return std::numeric_limits<T>::infinity();
+        return std::max(static_cast<T>(c), std::numeric_limits<T>::denorm_min());
     } else {
         return static_cast<T>(threshold);
     }

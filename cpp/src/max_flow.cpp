@@ -101,8 +101,10 @@ struct Bound {
     Units units = 0;
     std::uint64_t rounded = 0;
     void add(const CapacityIndex& capacities, std::size_t link, std::size_t receiver, std::size_t giver) {
-        units = saturating_sum(units, capacities.at(link, receiver, giver));
-        if (!capacities.all_exact() && !capacities.exact(link, receiver, giver)) ++rounded;
+        const Units capacity = capacities.at(link, receiver, giver);
+        units = saturating_sum(units, capacity);
+        // What vanished altogether is counted by CapacityIndex::n_vanished().
+        if (capacity > 0 && !capacities.all_exact() && !capacities.exact(link, receiver, giver)) ++rounded;
     }
 };
 
@@ -343,14 +345,21 @@ Answer solve(const Network& network, const Query& given, const Options& options)
             job.stop = true;
         }
     };
+    std::atomic<unsigned> busy{0};
     std::vector<std::jthread> helpers;
-    std::atomic<unsigned> busy{answer.statistics.threads - 1};
-    for (unsigned i = 1; i < answer.statistics.threads; ++i)
-        helpers.emplace_back([&] {
-            Pulse pulse(job.stop);
-            work(pulse);
-            busy.fetch_sub(1);
-        });
+    try {
+        for (unsigned i = 1; i < answer.statistics.threads; ++i) {
+            busy.fetch_add(1);
+            helpers.emplace_back([&] {
+                Pulse pulse(job.stop);
+                work(pulse);
+                busy.fetch_sub(1);
+            });
+        }
+    } catch (...) {  // no more threads to be had: those there are shall not work for nothing
+        job.stop = true;
+        throw;
+    }
     ReportingPulse pulse(job);
     work(pulse);
     while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others

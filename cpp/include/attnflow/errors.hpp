@@ -12,7 +12,8 @@ struct InvalidArgument : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
-/// A capacity is NaN or negative. Holds the index of the first offender in storage order.
+/// A capacity is NaN or negative. Holds the index of the first offender in storage order
+/// (the receiver of a diagonal's is 0).
 struct InvalidCapacity : std::invalid_argument {
     InvalidCapacity(const std::string& message, std::size_t link_, std::size_t receiver_, std::size_t giver_)
         : std::invalid_argument(message), link(link_), receiver(receiver_), giver(giver_) {}
