@@ -495,3 +495,32 @@ def test_the_function_explain_is_not_hidden_by_its_module():
         "assert explain is module.explain"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# ---- foreign objects -------------------------------------------------------------------------------------------------
+
+
+def test_heads_that_overflow_together():
+    heads = np.full((4, 1, 1), 3e38, dtype=np.float32)
+    for reduction in ("mean", (1.0, 1.0, 1.0, 1.0)):
+        for given in ([heads], [torch.from_numpy(heads)]):
+            with refused(InvalidCapacityError, "layer 0", "heads reduced", "inf"):
+                Network.encoder(given, residual=0, heads=reduction)
+
+
+def test_flags_threads_and_offsets():
+    layer = np.eye(2)
+    for flag in ("check", "cuts", "flows", "bottlenecks"):
+        with refused(InvalidArgumentError, flag, "'x'", "True or False"):
+            maxflow.layered([layer], **{flag: "x"})
+    with refused(InvalidArgumentError, "threads", "at most"):
+        maxflow.layered([layer], threads=10**30)
+    with refused(InvalidArgumentError, "offset"):
+        maxflow.blocks((2, 2), [Link(0, 1, np.ones(2), 10**30)], sources=[(0, 0)], sinks=[(1, 0)])
+
+
+def test_masked_arrays_and_tensors_with_gradients():
+    with refused(InvalidCapacityError, "masked"):
+        maxflow.layered([np.ma.masked_array(np.eye(2), mask=True)])
+    given = torch.eye(2).repeat(1, 1, 1).requires_grad_()
+    np.testing.assert_array_equal(maxflow.layered(given).values, [[0, 1]])

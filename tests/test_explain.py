@@ -415,3 +415,32 @@ def test_minilm(minilm: tuple[Any, Any]) -> None:
     assert result.n_layers == 6
     assert result.prediction is None
     assert result.verified
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": None}, "model .*NoneType None"),
+        ({"model": "gpt2"}, "model .*str 'gpt2'"),
+        ({"tokenizer": len}, "tokenizer .*builtin_function"),
+        ({"text": "\ud800 x"}, "half of a character"),
+        ({"start_token": 1}, "start_token .*1"),
+        ({"progress": 3}, "progress .*3"),
+        ({"target": b"x"}, "bytes"),
+    ],
+)
+def test_swapped_or_foreign_arguments_are_refused(
+    decoder: Any, plain: Any, options: dict[str, Any], message: str
+) -> None:
+    arguments = {"model": decoder, "tokenizer": plain, "text": TEXT, **options}
+    with pytest.raises(InvalidArgumentError, match=message):
+        attnflow.explain(**arguments)
+
+
+def test_targets_may_be_arrays(decoder: Any, plain: Any) -> None:
+    several = attnflow.explain(decoder, plain, TEXT, target=np.array([1, 2]))
+    assert several.targets == attnflow.explain(decoder, plain, TEXT, target=[1, 2]).targets
+    assert (
+        attnflow.explain(decoder, plain, TEXT, target=np.array(2)).targets
+        == attnflow.explain(decoder, plain, TEXT, target=2).targets
+    )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -129,10 +129,27 @@ def explain(
         raise InvalidArgumentError(f"text must be a str, got {type(text).__name__}")
     if not text:
         raise InvalidArgumentError("text is empty: there is nothing to explain")
-    if not callable(tokenizer):
-        raise InvalidArgumentError(f"tokenizer must be a tokenizer of transformers, got {type(tokenizer).__name__}")
-    if start_token not in ("auto", True, False):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"the text holds {text[error.start]!r} at character {error.start}, half of a character: it must be valid"
+            " Unicode (was it read with the right encoding?)"
+        ) from None
+    if not callable(getattr(model, "named_modules", None)):
+        raise InvalidArgumentError(f"model must be a model of transformers, already loaded, got {_named(model)}")
+    if not callable(tokenizer) or not callable(getattr(tokenizer, "decode", None)):
+        raise InvalidArgumentError(
+            f"tokenizer must be a tokenizer of transformers, already loaded, got {_named(tokenizer)}"
+        )
+    if not (isinstance(start_token, bool) or (isinstance(start_token, str) and start_token == "auto")):
         raise InvalidArgumentError(f"start_token must be 'auto', True or False, got {start_token!r}")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress must be a function of (stage, done, total), got {progress!r}")
+    if isinstance(target, bytes):
+        raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
+    if not isinstance(target, str) and _is_many(target):
+        target = list(cast("Iterable[int]", target))
     # The small options are tried on a network of one node before the model runs for nothing.
     Network.encoder(np.ones((1, 1, 1)), residual=0.5 if residual is None else residual, calibration=calibration)
     Network.encoder(np.ones((1, 1, 1))).source_flows(threads=threads, algorithm=algorithm)
@@ -423,6 +440,10 @@ def _model_name(model: Any) -> str:
     """The name a model was loaded by; of a folder its last part, because paths are nobody else's business."""
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     return Path(name).name if Path(name).exists() else name
+
+
+def _named(value: Any) -> str:
+    return f"{type(value).__name__} {_short(repr(value))}"
 
 
 def _short(text: str) -> str:

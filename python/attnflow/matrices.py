@@ -29,7 +29,7 @@ def capacities(
         raise InvalidArgumentError(f"residual={residual!r}: a number from 0 to 1 is needed")
     if not 0 <= residual <= 1:
         raise InvalidArgumentError(f"residual={residual!r} is outside 0..1, r in C = (1 - r) A + r I")
-    if calibration not in (None, "excess"):
+    if calibration is not None and not (isinstance(calibration, str) and calibration == "excess"):
         raise InvalidArgumentError(f'calibration={calibration!r} is unknown: choose None or "excess"')
     reduce = _head_reduction(heads)
     layers = _layers(contributions)
@@ -38,7 +38,10 @@ def capacities(
     for index, array in enumerate(layers):
         name = f"layer {index}"
         check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
-        matrix = reduce(array, name)
+        with np.errstate(over="ignore"):  # refused below, by name
+            matrix = reduce(array, name)
+        if array.ndim == 3:
+            check_entries(matrix, f"{name}, its heads reduced,", ("receiver", "giver"))
         if causal:
             _check_causal(matrix, name)
         if residual:

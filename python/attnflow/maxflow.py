@@ -29,7 +29,7 @@ SOURCE = -1
 SINK = -2
 """Bottleneck: the value is all that enters the sink from nodes the source reaches."""
 NONE = -3
-"""Bottleneck: the value is 0, the source does not reach the sink."""
+"""Bottleneck: the value is 0; the source does not reach the sink through capacities of a quantum or more."""
 
 Algorithm = Literal["auto", "dinic", "push_relabel"]
 Progress = Callable[[int, int], object]
@@ -37,6 +37,9 @@ Node = tuple[int, int]
 
 # Capacities from here on mean "unbounded" to the kernel.
 _UNBOUNDED = 1 << 62
+
+# More would be a slip of the pen.
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,8 +337,14 @@ def blocks(
     prepared = _kernel_links(_items(links, "links"), sizes)
     first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     threads = _available_processors() if threads is None else _integer(threads, "threads", low=1)
-    if algorithm not in ("auto", "dinic", "push_relabel"):
+    if threads > _MOST_THREADS:
+        raise InvalidArgumentError(f"threads is {threads}; it must be at most {_MOST_THREADS}")
+    if not isinstance(algorithm, str) or algorithm not in ("auto", "dinic", "push_relabel"):
         raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
+    wanted = {"bottlenecks": bottlenecks, "cuts": cuts, "flows": flows, "check": check}
+    for name, flag in wanted.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise InvalidArgumentError(f"{name} is {flag!r}; it must be True or False")
     if progress is not None and not callable(progress):
         raise InvalidArgumentError(f"progress is {progress!r}; it must be a function of (done, total), or None")
     raw = _core.solve(
@@ -345,11 +354,8 @@ def blocks(
         _node_sets(sinks, sizes, first, "sinks"),
         algorithm=algorithm,
         threads=threads,
-        bottlenecks=bottlenecks,
-        cuts=cuts,
-        flows=flows,
-        check=check,
         progress=progress,
+        **{name: bool(flag) for name, flag in wanted.items()},
     )
     stats = raw["stats"]
     stats["quantum"] = math.ldexp(1.0, stats.pop("quantum_exponent"))
@@ -384,9 +390,13 @@ def _integer(value: Any, name: str, *, low: int) -> int:
 
 
 def _as_array(value: Any, name: str) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidCapacityError(f"{name} is a masked array; the mask would be lost: use .filled(0)")
+    if callable(getattr(value, "detach", None)):  # a torch tensor: its gradient is no business of a flow
+        value = value.detach()
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
 
 
@@ -455,6 +465,8 @@ def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
         expected = (sizes[link.giver],)
         if isinstance(link.offset, bool) or not isinstance(link.offset, (int, np.integer)):
             raise InvalidArgumentError(f"links[{e}].offset is {link.offset!r}; it must be an integer")
+        if abs(int(link.offset)) >= 1 << 32:
+            raise InvalidArgumentError(f"links[{e}].offset is {link.offset}; no block is as long as that")
     elif link.offset:
         raise InvalidArgumentError(f"links[{e}] has offset {link.offset}, but only a diagonal (1-d) may have one")
     elif link.giver == link.receiver:
@@ -504,7 +516,7 @@ def _as_floats(e: int, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _items(value: Any, name: str) -> list[Any]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise InvalidArgumentError(f"{name} is {value!r}; it must be a sequence")
     return list(value)
 

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help(sys.stderr)
             return 2
         arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except SystemExit as request:  # argparse ends with it, after its message, also from inside a command
         return request.code if isinstance(request.code, int) else 2
     except BrokenPipeError:

@@ -63,6 +63,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load the model, explain, show, and write what was asked for."""
     text = _text(arguments.text)
+    if not text:
+        raise attnflow.errors.InvalidArgumentError("the text is empty: there is nothing to explain")
     with Progress() as progress:
         progress.say("loading the model")
         model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads)
@@ -95,10 +97,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _text(text: str) -> str:
-    if text != "-":
-        return text
     # The line end that a shell's echo adds is not part of what was meant.
-    return sys.stdin.read().removesuffix("\n")
+    given = text if text != "-" else sys.stdin.read().removesuffix("\n")
+    given.encode()  # found out before a model is loaded; main() reports what is not valid text
+    return given
 
 
 # -- what an argument may be: argparse turns the errors into wrong usage ----------------------------------------------
@@ -143,4 +145,6 @@ def _file(value: str) -> Path:
         raise argparse.ArgumentTypeError(f"{value!r} must end in one of {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{value!r} is a folder")
     return path

@@ -104,9 +104,11 @@ def _write_atomically(path: Path, content: bytes) -> None:
         with beside.open("xb") as file:
             file.write(content)
         beside.replace(final)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from None  # not the name of our scratch file
         raise
 
 

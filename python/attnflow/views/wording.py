@@ -211,6 +211,9 @@ def caveats(result: Attribution) -> list[Caveat]:
         found.append(Caveat(True, "No flow at all", "No player can send anything to the target under this measure."))
     elif math.isnan(rho):
         found.append(Caveat(True, "No ranking", "All scores are equal, or there is a single player."))
+    elif len(result.players) < 4:
+        text = "With fewer than four players any ranking looks much like the order of the tokens, or like its reverse."
+        found.append(Caveat(False, "Too few players for a ranking", text))
     elif abs(rho) >= 0.9:
         order = "later tokens score higher" if rho > 0 else "earlier tokens score higher"
         text = f"Spearman correlation of score with position {signed(rho)}: {order}, whatever they say. "
