@@ -83,9 +83,7 @@ T palette(std::uint32_t choice) {
 }
 
 template <class T>
-void add_link(Bytes& bytes, Store& store, const std::vector<std::uint32_t>& sizes) {
-    const auto n_blocks = static_cast<std::uint32_t>(sizes.size());
-    const std::uint32_t giver = bytes.below(n_blocks), receiver = bytes.below(n_blocks);
+void add_link(Bytes& bytes, Store& store, std::uint32_t giver, std::uint32_t receiver) {
     const std::uint32_t kind = bytes.next();
     const Layout layout = layouts[bytes.below(std::size(layouts))];
     const bool diagonal = giver == receiver || kind % 4 == 0;
@@ -106,23 +104,34 @@ void add_link(Bytes& bytes, Store& store, const std::vector<std::uint32_t>& size
 std::vector<std::string> run(Bytes bytes) {
     std::vector<std::uint32_t> sizes;
     const bool wide = bytes.below(16) == 1;
-    for (std::uint32_t b = 2 + bytes.below(4); b > 0; --b) sizes.push_back(1 + bytes.below(wide ? 70 : 5));
+    const bool chain = bytes.below(2) == 1;  // layers of one size, as attention has them, and perhaps more links
+    for (std::uint32_t b = 2 + bytes.below(4); b > 0; --b)
+        sizes.push_back(chain && !sizes.empty() ? sizes[0] : 1 + bytes.below(wide ? 70 : 5));
     Store store(sizes);
+    const auto n_blocks = static_cast<std::uint32_t>(sizes.size());
     const std::uint32_t types = bytes.next();
-    for (std::uint32_t e = 1 + bytes.below(8); e > 0; --e) switch (types % 8) {
+    const auto add = [&](std::uint32_t giver, std::uint32_t receiver) {
+        switch (types % 8) {
             case 0:
             case 1:
-            case 2: add_link<float>(bytes, store, sizes); break;
-            case 3: add_link<double>(bytes, store, sizes); break;
-            case 4: add_link<std::int32_t>(bytes, store, sizes); break;
-            case 5: add_link<std::int64_t>(bytes, store, sizes); break;
+            case 2: return add_link<float>(bytes, store, giver, receiver);
+            case 3: return add_link<double>(bytes, store, giver, receiver);
+            case 4: return add_link<std::int32_t>(bytes, store, giver, receiver);
+            case 5: return add_link<std::int64_t>(bytes, store, giver, receiver);
             case 6:
-                bytes.below(2) ? add_link<float>(bytes, store, sizes) : add_link<double>(bytes, store, sizes);
-                break;
+                return bytes.below(2) ? add_link<float>(bytes, store, giver, receiver)
+                                      : add_link<double>(bytes, store, giver, receiver);
             default:
-                bytes.below(2) ? add_link<std::int32_t>(bytes, store, sizes)
-                               : add_link<std::int64_t>(bytes, store, sizes);
+                return bytes.below(2) ? add_link<std::int32_t>(bytes, store, giver, receiver)
+                                      : add_link<std::int64_t>(bytes, store, giver, receiver);
         }
+    };
+    if (chain)
+        for (std::uint32_t b = 0; b + 1 < n_blocks; ++b) add(b, b + 1);
+    for (std::uint32_t e = chain ? bytes.below(3) : 1 + bytes.below(8); e > 0; --e) {
+        const std::uint32_t giver = bytes.below(n_blocks), receiver = bytes.below(n_blocks);
+        add(giver, receiver);
+    }
     const Network network = store.network();
 
     // Even numbers pick sources from below a pivot node, sinks from it on; odd ones the other way round.

@@ -215,6 +215,11 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
         const bool straight = link.offset == 0 && givers == network.size(link.receiver);
         if (straight)
             for (std::size_t k = 0; k < givers; ++k) index.straight.push_back(read(link, k, k));
+        if (straight && !link.diagonal) {
+            index.straight_bits.assign(index.words, 0);
+            for (std::size_t k = 0; k < givers; ++k)
+                if (index.straight[k] > 0) set_bit(index.straight_bits.data(), k);
+        }
         with_scalar(link.scalar, [&](auto zero) {
             using T = decltype(zero);
             const auto check_exact = [&](const T* c, std::size_t n) {
@@ -276,9 +281,44 @@ bool CapacityIndex::exact(std::size_t link, std::size_t receiver, std::size_t gi
     return true;
 }
 
+namespace {
+
+template <class T>
+void quantise(const Quantum& quantum, const std::byte* from, std::ptrdiff_t stride, std::size_t n, Units* out) {
+    for (std::size_t i = 0; i < n; ++i, from += stride) {
+        if constexpr (std::is_floating_point_v<T>)
+            out[i] = quantum.floor(static_cast<double>(load<T>(from)));
+        else
+            out[i] = quantum.floor(static_cast<std::int64_t>(load<T>(from)));
+    }
+}
+
+void quantise(const Quantum& quantum, Scalar scalar, const std::byte* from, std::ptrdiff_t stride, std::size_t n,
+              Units* out) {
+    switch (scalar) {
+        case Scalar::float32: return quantise<float>(quantum, from, stride, n, out);
+        case Scalar::float64: return quantise<double>(quantum, from, stride, n, out);
+        case Scalar::int32: return quantise<std::int32_t>(quantum, from, stride, n, out);
+        case Scalar::int64: return quantise<std::int64_t>(quantum, from, stride, n, out);
+    }
+}
+
+}  // namespace
+
+void CapacityIndex::row(std::size_t link, std::size_t receiver, Units* out) const {
+    const Link& view = network_.links()[link];
+    quantise(quantum_, view.scalar, entry(view, receiver, 0), view.column_stride, network_.size(view.giver), out);
+}
+
+void CapacityIndex::column(std::size_t link, std::size_t giver, Units* out) const {
+    const Link& view = network_.links()[link];
+    quantise(quantum_, view.scalar, entry(view, 0, giver), view.row_stride, network_.size(view.receiver), out);
+}
+
 std::size_t CapacityIndex::bytes() const {
     std::size_t total = bits_.size() * sizeof(Word);
-    for (const LinkIndex& index : index_) total += index.straight.size() * sizeof(Units);
+    for (const LinkIndex& index : index_)
+        total += index.straight.size() * sizeof(Units) + index.straight_bits.size() * sizeof(Word);
     return total;
 }
 

@@ -152,6 +152,60 @@ void Levels::expand_backward(const Residual& residual, std::size_t level, std::u
         });
 }
 
+void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached) {
+    const Network& net = capacities.network();
+    constexpr std::size_t finest = CapacityIndex::n_scales - 1;
+    reached = sources;
+    // Adds what the nodes reached in the giver's block reach through one link; false where that is nothing new.
+    const auto advance = [&](std::uint32_t e) {
+        const Link& link = net.links()[e];
+        const Word* from = &reached[net.first_word(link.giver)];
+        Word* to = &reached[net.first_word(link.receiver)];
+        const std::size_t receivers = net.size(link.receiver);
+        bool any = false;
+        if (link.diagonal) {
+            for (std::size_t w = 0; w < net.words(link.giver); ++w)
+                for_each_bit(from[w], w * word_bits, [&](std::size_t k) {
+                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+                    if (j < 0 || j >= static_cast<std::int64_t>(receivers)) return;
+                    const auto receiver = static_cast<std::size_t>(j);
+                    if (test_bit(to, receiver) || capacities.at(e, receiver, k) == 0) return;
+                    set_bit(to, receiver);
+                    any = true;
+                });
+            return any;
+        }
+        std::size_t low = 0, high = net.words(link.giver);
+        while (low < high && from[low] == 0) ++low;
+        while (low < high && from[high - 1] == 0) --high;
+        const Word* straight = capacities.straight_bits(e);
+        for (std::size_t v = 0; v < net.words(link.receiver); ++v) {
+            const Word before = to[v];
+            if (straight != nullptr) to[v] |= from[v] & straight[v];
+            for_each_bit(~to[v] & inside(v, receivers), v * word_bits, [&](std::size_t j) {
+                const Word* row = capacities.bits(finest, e, j);
+                for (std::size_t w = low; w < high; ++w)
+                    if ((row[w] & from[w]) != 0) return set_bit(to, j);
+            });
+            any = any || to[v] != before;
+        }
+        return any;
+    };
+    std::vector<char> changed(net.n_blocks(), 1);
+    for (bool again = true; again;) {
+        again = false;
+        for (std::uint32_t block = 0; block < net.n_blocks(); ++block) {
+            if (changed[block] == 0) continue;
+            changed[block] = 0;
+            for (const std::uint32_t e : net.links_out_of(block))
+                if (advance(e)) {
+                    changed[net.links()[e].receiver] = 1;
+                    again = true;
+                }
+        }
+    }
+}
+
 std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks) {
     const Network& net = capacities.network();
     std::vector<Word> reaching = sinks, frontier = sinks, next;

@@ -71,6 +71,10 @@ class Levels {
     std::vector<Word> no_nodes_;                           // an empty set
 };
 
+/// Nodes that can be reached from some source over edges of positive capacity, sources included. What Levels would find
+/// in an empty residual network, faster: a node that is reached straight is found 64 at a time.
+void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached);
+
 /// Nodes from which some sink can be reached over edges of positive capacity, sinks included.
 std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks);
 

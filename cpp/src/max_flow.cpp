@@ -11,6 +11,8 @@
 // answers do not depend on who solved what. The calling thread works too, and is the only one that talks to the monitor.
 
 #include "attnflow/max_flow.hpp"
+#include <optional>
+#include "columns.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -20,11 +22,13 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "attnflow/certificate.hpp"
 #include "attnflow/errors.hpp"
+#include "columns.hpp"
 #include "dinic.hpp"
 #include "push_relabel.hpp"
 
@@ -151,6 +155,7 @@ class Worker {
             solver_ = std::make_unique<PushRelabel>();
         else
             solver_ = std::make_unique<Dinic>();
+        if (job.answer.statistics.algorithm == Algorithm::dinic) columns_.emplace(capacities_);
     }
 
     void run() {
@@ -166,7 +171,7 @@ class Worker {
     }
 
     const Counters& counters() const { return solver_->counters; }
-    std::size_t bytes() const { return residual_.bytes(); }
+    std::size_t bytes() const { return residual_.bytes() + (columns_ ? columns_->bytes() : 0); }
 
    private:
     void enter_sink(std::size_t sink) {
@@ -245,12 +250,18 @@ class Worker {
         residual_.reset();
 
         const Bound out = out_of_sources();
-        const std::vector<Word>& reached = explore();
-        const Bound in = into_sinks(reached);
+        nodes_reached(capacities_, terminals_.sources, reached_);
+        const Bound in = into_sinks(reached_);
         terminals_.useless.resize(net_.n_words());
-        for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached[w] & reaching_[w]);
+        for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
         const Units bound = std::min(out.units, in.units);
-        const Units value = bound > 0 ? solver_->solve(residual_, levels_, terminals_, bound, pulse_) : Units{0};
+        Units value = 0;
+        if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
+            columns_->promising()) {
+            value = columns_->fill(terminals_.source_nodes[0], terminals_.sink_nodes[0], reached_, bound);
+            if (value < bound || options.cuts || options.check || options.flows) columns_->load(residual_);
+        }
+        if (value < bound) value += solver_->solve(residual_, levels_, terminals_, bound - value, pulse_);
         if (value > capacities_.quantum().flow_limit())
             throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
 
@@ -297,9 +308,10 @@ class Worker {
     Residual residual_;
     Levels levels_;
     std::unique_ptr<Solver> solver_;
+    std::optional<ColumnFlow> columns_;
     Terminals terminals_;
     std::size_t sink_ = 0;
-    std::vector<Word> reaching_;
+    std::vector<Word> reaching_, reached_;
 };
 
 }  // namespace

@@ -110,17 +110,22 @@ Residual::EdgeId Residual::insert(const LinkView& link, std::size_t receiver, st
     return id;
 }
 
-void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on) {
-    const LinkView& view = links_[link];
-    const std::uint32_t row = view.first_row + static_cast<std::uint32_t>(receiver);
+// The private bits of a row, copied from the shared ones where there are none yet.
+Word* Residual::own_row(const LinkView& link, std::size_t receiver) {
+    const std::uint32_t row = link.first_row + static_cast<std::uint32_t>(receiver);
     if (own_row_[row] == 0) {
-        if (on) return;  // still shared, so still set
         own_row_[row] = static_cast<std::uint32_t>(own_words_.size()) + 1;
-        const Word* shared = view.shared + receiver * view.n_words;
-        own_words_.insert(own_words_.end(), shared, shared + view.n_words);
+        const Word* shared = link.shared + receiver * link.n_words;
+        own_words_.insert(own_words_.end(), shared, shared + link.n_words);
         rows_owned_.push_back(row);
     }
-    Word* own = own_words_.data() + (own_row_[row] - 1);
+    return own_words_.data() + (own_row_[row] - 1);
+}
+
+void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on) {
+    const LinkView& view = links_[link];
+    if (on && view.own[receiver] == 0) return;  // still shared, so still set
+    Word* own = own_row(view, receiver);
     on ? set_bit(own, giver) : clear_bit(own, giver);
 }
 
@@ -134,6 +139,19 @@ void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, E
     }
     if (edge.left >= threshold_ && edge.left - amount < threshold_ && !links_[link].diagonal)
         set_row_bit(link, receiver, giver, false);
+}
+
+void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount) {
+    const LinkView& view = links_[link];
+    const bool straight = receiver == giver && view.straight_flow != nullptr;
+    const Units capacity = capacities_.at(link, receiver, giver);
+    if (straight) {
+        view.straight_flow[giver] = amount;
+        ++n_straight_touched_;
+    } else {
+        edges_[insert(view, receiver, giver, capacity)].flow = amount;
+    }
+    if (capacity - amount < capacities_.threshold(0) && !view.diagonal) own_row(view, receiver);
 }
 
 void Residual::cancel(EdgeId id, Units amount) {

@@ -139,6 +139,12 @@ class Judge {
         }
     }
 
+    void judge_plain(const Answer& answer, const Answer& plain) {
+        if (plain.value != answer.value) complain("other values when no cuts are asked for");
+        if (plain.upper != answer.upper) complain("other upper bounds when no cuts are asked for");
+        if (plain.bottleneck != answer.bottleneck) complain("other bottlenecks when no cuts are asked for");
+    }
+
     void judge_flows(const Answer& answer) {
         std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Units> capacity;
         for (const Edge& edge : reference::edges(network_, answer.quantum.exponent()))
@@ -229,6 +235,11 @@ std::vector<std::string> disagreements(const Network& network, const Query& quer
         options.bottlenecks = options.cuts = options.check = true;
         Deadline deadline;
         options.monitor = &deadline;
+        Options plain;  // nothing on request: values that are proved by their bounds need no flow then
+        plain.algorithm = algorithm;
+        plain.threads = threads;
+        plain.bottlenecks = true;
+        plain.monitor = &deadline;
         try {
             const Answer answer = solve(network, query, options);
             if (endless) {
@@ -236,6 +247,7 @@ std::vector<std::string> disagreements(const Network& network, const Query& quer
                 continue;
             }
             judge.judge(answer);
+            judge.judge_plain(answer, solve(network, query, plain));
             options.flows = true;
             judge.judge_flows(solve(network, {{query.sources[0]}, {query.sinks[0]}}, options));
         } catch (const UnboundedFlow&) {

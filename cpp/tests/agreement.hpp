@@ -14,6 +14,7 @@ namespace attnflow::testing {
 ///   - the values, and the minimum cuts nearest the sources, which are unique;
 ///   - the bottleneck codes, with their definition;
 ///   - lower and upper bound, with the maximum flow at the finest quantum that fits;
+///   - the same once more without cuts and checks, which lets the solver leave flows unbuilt;
 ///   - edge flows of the first pair: within capacity, conserved, of the right value;
 ///   - refusals: unbounded if and only if a path is, overflow only where sums are that large.
 ///

@@ -100,8 +100,17 @@ class CapacityIndex {
         return read(network_.links()[link], receiver, giver);
     }
 
+    /// q of all edges into one receiver / out of one giver of a dense link; `out` holds one entry a giver / receiver.
+    void row(std::size_t link, std::size_t receiver, Units* out) const;
+    void column(std::size_t link, std::size_t giver, Units* out) const;
+
     /// q of the edges k -> k of a square dense link, or of a diagonal of offset 0; empty otherwise.
     const std::vector<Units>& straight(std::size_t link) const { return index_[link].straight; }
+
+    /// Positions of a square dense link whose straight edge has a capacity; nullptr for other links.
+    const Word* straight_bits(std::size_t link) const {
+        return index_[link].straight_bits.empty() ? nullptr : index_[link].straight_bits.data();
+    }
 
     /// Whether that capacity was an exact number of quanta.
     bool exact(std::size_t link, std::size_t receiver, std::size_t giver) const;
@@ -117,7 +126,8 @@ class CapacityIndex {
    private:
     struct LinkIndex {
         std::size_t first_word = 0, rows = 0, words = 0;
-        std::vector<Units> straight;  // q(C[k, k]) of a square dense link, or of a diagonal with offset 0
+        std::vector<Units> straight;      // q(C[k, k]) of a square dense link, or of a diagonal with offset 0
+        std::vector<Word> straight_bits;  // straight[k] > 0; dense links only
     };
     Units read(const Link& link, std::size_t receiver, std::size_t giver) const;
 
