@@ -119,9 +119,29 @@ T smallest_with(Units threshold, const Quantum& quantum) {
     }
 }
 
+template <class T>
+void quantise(const Quantum& quantum, const std::byte* from, std::ptrdiff_t stride, std::size_t n, Units* out) {
+    for (std::size_t i = 0; i < n; ++i, from += stride) {
+        if constexpr (std::is_floating_point_v<T>)
+            out[i] = quantum.floor(static_cast<double>(load<T>(from)));
+        else
+            out[i] = quantum.floor(static_cast<std::int64_t>(load<T>(from)));
+    }
+}
+
+void quantise(const Quantum& quantum, Scalar scalar, const std::byte* from, std::ptrdiff_t stride, std::size_t n,
+              Units* out) {
+    with_scalar(scalar, [&](auto zero) { quantise<decltype(zero)>(quantum, from, stride, n, out); });
+}
+
+// A row takes microseconds at most.
+void pause_at(std::size_t row, const Pause& pause) {
+    if (pause && row % 16 == 0) pause();
+}
+
 }  // namespace
 
-CapacitySurvey::CapacitySurvey(const Network& network) : row_sum(network.n_rows(), 0.0) {
+CapacitySurvey::CapacitySurvey(const Network& network, const Pause& pause) : row_sum(network.n_rows(), 0.0) {
     const double infinity = std::numeric_limits<double>::infinity();
     for (std::size_t e = 0; e < network.links().size(); ++e) {
         const Link& link = network.links()[e];
@@ -142,7 +162,10 @@ CapacitySurvey::CapacitySurvey(const Network& network) : row_sum(network.n_rows(
                 row_sum[network.first_row(e) + receiver] = row.endless ? infinity : row.sum;
             };
             if (!link.diagonal) {
-                for (std::size_t j = 0; j < receivers; ++j) take(j, 0, givers, true);
+                for (std::size_t j = 0; j < receivers; ++j) {
+                    pause_at(j, pause);
+                    take(j, 0, givers, true);
+                }
                 return;
             }
             for (std::size_t k = 0; k < givers; ++k) {  // entries that point outside the block are read, not used
@@ -189,7 +212,8 @@ double Quantum::upper(Units units) const {
     return in_quanta(result) < x ? std::nextafter(result, infinity) : result;
 }
 
-CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum)
+CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum,
+                             const Pause& pause)
     : network_(network), quantum_(quantum), index_(network.links().size()) {
     // Scales 2^5 and 2^10 below the largest capacity, then everything: attention spans many orders of magnitude, and a
     // flow routed on the fat edges first needs far fewer paths. docs/design/kernel.md has the other choices measured.
@@ -248,7 +272,8 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                                     thresholds_[coarsest - 1] <= std::numeric_limits<std::int32_t>::max()))
                 --coarsest;
             for (std::size_t s = coarsest; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
-            for (std::size_t j = 0; j < index.rows; ++j)
+            for (std::size_t j = 0; j < index.rows; ++j) {
+                pause_at(j, pause);
                 for (std::size_t w = 0; w < index.words; ++w) {
                     const std::size_t first = w * word_bits, n = std::min(word_bits, givers - first);
                     const std::byte* row = entry(link, j, first);
@@ -265,6 +290,7 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                     }
                     check_exact(chunk.data(), n);
                 }
+            }
         });
     }
 }
@@ -280,30 +306,6 @@ bool CapacityIndex::exact(std::size_t link, std::size_t receiver, std::size_t gi
     }
     return true;
 }
-
-namespace {
-
-template <class T>
-void quantise(const Quantum& quantum, const std::byte* from, std::ptrdiff_t stride, std::size_t n, Units* out) {
-    for (std::size_t i = 0; i < n; ++i, from += stride) {
-        if constexpr (std::is_floating_point_v<T>)
-            out[i] = quantum.floor(static_cast<double>(load<T>(from)));
-        else
-            out[i] = quantum.floor(static_cast<std::int64_t>(load<T>(from)));
-    }
-}
-
-void quantise(const Quantum& quantum, Scalar scalar, const std::byte* from, std::ptrdiff_t stride, std::size_t n,
-              Units* out) {
-    switch (scalar) {
-        case Scalar::float32: return quantise<float>(quantum, from, stride, n, out);
-        case Scalar::float64: return quantise<double>(quantum, from, stride, n, out);
-        case Scalar::int32: return quantise<std::int32_t>(quantum, from, stride, n, out);
-        case Scalar::int64: return quantise<std::int64_t>(quantum, from, stride, n, out);
-    }
-}
-
-}  // namespace
 
 void CapacityIndex::row(std::size_t link, std::size_t receiver, Units* out) const {
     const Link& view = network_.links()[link];

@@ -1,6 +1,8 @@
 #include "columns.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <tuple>
 
 namespace attnflow {
 
@@ -41,6 +43,7 @@ void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
         array->assign(layers_.size() * n_, 0);
     for (std::vector<Units>* array : {&to_gather_, &wanted_last_, &entered_, &column_, &spare_, &spare_spike_})
         array->resize(n_);
+    next_.resize(layers_.size() * n_);
     givers_.resize(words_for(n_));
     spike_givers_.resize(words_for(n_));
     narrowest_.assign(layers_.size() * n_, unbounded);
@@ -128,6 +131,7 @@ void ColumnFlow::between_columns(const std::vector<Word>& reached_nodes) {
     std::fill(spare_spike_.begin(), spare_spike_.end(), 0);
     std::fill(givers_.begin(), givers_.end(), 0);
     std::fill(spike_givers_.begin(), spike_givers_.end(), 0);
+    std::fill(next_.begin(), next_.end(), 0);
     // [k] what column k could still give to the sink's column after layer l
     std::vector<Units>& gatherable = to_gather_;
     std::fill(gatherable.begin(), gatherable.end(), 0);
@@ -177,18 +181,26 @@ void ColumnFlow::depart_later(std::size_t layer, std::size_t k, Units amount) {
     }
 }
 
-// Brings up to `want` from other columns to `taker` through a layer.
+void ColumnFlow::transfer(std::size_t layer, std::size_t taker, std::size_t giver, Units amount, Origin origin) {
+    if (amount > 0)
+        transfers_.push_back({static_cast<std::uint32_t>(layer) & 0xFFFFFFU, origin, static_cast<std::uint32_t>(taker),
+                              static_cast<std::uint32_t>(giver), amount});
+}
+
+// Brings up to `want` from other columns to `taker` through a layer. Every edge is used once: the row is walked from where
+// the last call stopped.
 Units ColumnFlow::serve(std::size_t layer, std::size_t taker, Units want) {
-    const std::uint32_t link = layers_[layer];
-    const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, link, taker);
+    const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, layers_[layer], taker);
+    std::uint32_t& next = next_[layer * n_ + taker];
     Units got = 0;
-    for (std::size_t w = 0; w < givers_.size() && got < want; ++w) {
-        Word candidates = row[w] & (givers_[w] | (spike_ > 0 ? spike_givers_[w] : Word{0}));
+    for (std::size_t w = next / word_bits; w < givers_.size(); ++w) {
+        const std::size_t before = next > w * word_bits ? next - w * word_bits : 0;
+        Word candidates = row[w] & (givers_[w] | (spike_ > 0 ? spike_givers_[w] : Word{0})) & ~Word{0} << before;
         for (; candidates != 0 && got < want && !many_transfers(); candidates &= candidates - 1) {
             const std::size_t k = w * word_bits + static_cast<std::size_t>(std::countr_zero(candidates));
             if (k == taker) continue;
             const Units space = std::max(narrowest_[n_ + k] - entered_[k], Units{0});
-            const Units most = std::min({capacities_.at(link, taker, k), space, want - got});
+            const Units most = std::min({capacities_.at(layers_[layer], taker, k), space, want - got});
             const Units amount = std::min(most, saturating_sum(spare_[k], std::min(spare_spike_[k], spike_)));
             if (amount == 0) continue;
             const Units direct = std::min(amount, spare_[k]), spike = amount - direct;
@@ -199,16 +211,44 @@ Units ColumnFlow::serve(std::size_t layer, std::size_t taker, Units want) {
             spike_ -= spike;
             entered_[k] += amount;
             got += amount;
-            const auto record = [&](bool from_spike, Units part) {
-                if (part > 0)
-                    transfers_.push_back({static_cast<std::uint32_t>(layer) & 0x7FFFFFFFU, from_spike,
-                                          static_cast<std::uint32_t>(taker), static_cast<std::uint32_t>(k), part});
-            };
-            record(false, direct);
-            record(true, spike);
+            transfer(layer, taker, k, direct, Origin::source);
+            transfer(layer, taker, k, spike, Origin::spike);
+            next = static_cast<std::uint32_t>(k) + 1;
         }
+        if (got == want || many_transfers()) break;
     }
     return got;
+}
+
+// The third pass: a column whose givers are exhausted is served through a column in between, in two steps. Only columns
+// that lack a good part of what is missing (class tokens, separators): there are few of them. The spike is left alone:
+// what of it came through which layer is no longer known.
+void ColumnFlow::by_relay(const std::vector<Word>& reached_nodes) {
+    const Network& net = capacities_.network();
+    const Word* reached = reached_nodes.data() + net.first_word(net.links()[layers_[last_]].giver);
+    spike_ = 0;
+    std::vector<Units>& used = column_;  // [giver] of the row at hand
+    for (std::size_t taker = 0; taker < n_; ++taker) {
+        if (wanted_last_[taker] <= left_ / 16 || !test_bit(reached, taker) || taker == s_ || taker == t_) continue;
+        for (std::size_t l = 2; l < last_ && left_ > 0; ++l) {
+            std::fill(used.begin(), used.end(), 0);
+            for (const Transfer& each : transfers_)
+                if (each.layer == l && each.taker == taker) used[each.giver] += each.amount;
+            const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, layers_[l], taker);
+            for (std::size_t w = 0; w < givers_.size(); ++w)
+                for_each_bit(row[w], w * word_bits, [&](std::size_t relay) {
+                    const Units space = narrowest_[(l + 1) * n_ + taker] - entered_[taker];
+                    const Units most = std::min({wanted_last_[taker], space, left_});
+                    const Units want = std::min(most, capacities_.at(layers_[l], taker, relay) - used[relay]);
+                    if (want <= 0 || relay == taker || relay == s_ || relay == t_) return;
+                    const Units got = serve(l - 1, relay, want);
+                    transfer(l, taker, relay, got, Origin::transfer);
+                    entered_[taker] += got;
+                    wanted_last_[taker] -= got;
+                    left_ -= got;
+                });
+        }
+    }
 }
 
 Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached, Units bound) {
@@ -241,6 +281,7 @@ Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached,
         spent_[last_] = std::min({spike_, into_sink_[last_ * n_ + s_], left_});
         left_ -= spent_[last_];
         between_columns(reached);
+        if (left_ > 0) by_relay(reached);
     }
     n_reached_ += left_ == 0;
     return bound - left_;
@@ -312,14 +353,18 @@ void ColumnFlow::complete() {
     for (std::size_t k = 0; k < n_; ++k) departure_[last_ * n_ + k] = into_sink_[last_ * n_ + k] - wanted_last_[k];
     departure_[last_ * n_ + s_] = spent_[last_];
     if (transfers_.empty()) return;
+    std::sort(transfers_.begin(), transfers_.end(), [](const Transfer& a, const Transfer& b) {
+        return std::tie(a.layer, a.taker, a.giver) < std::tie(b.layer, b.taker, b.giver);
+    });
     std::vector<Units>&direct = spare_, &spike = spare_spike_;  // [k] to be taken in at layer 0, later
     std::fill(direct.begin(), direct.end(), 0);
     std::fill(spike.begin(), spike.end(), 0);
     auto transfer = transfers_.end();
     for (std::size_t l = last_ - 1; l-- > 0;) {
         for (; transfer != transfers_.begin() && (transfer - 1)->layer == l + 1; --transfer) {
-            const Transfer& last_one = *(transfer - 1);
-            (last_one.spike ? spike : direct)[last_one.giver] += last_one.amount;
+            const Transfer& latest = *(transfer - 1);
+            if (latest.origin != Origin::transfer)
+                (latest.origin == Origin::spike ? spike : direct)[latest.giver] += latest.amount;
         }
         Units* arrival = &at(arrival_, l);
         const Units* refused = &at(refused_, l);
@@ -334,8 +379,8 @@ void ColumnFlow::complete() {
 }
 
 std::size_t ColumnFlow::bytes() const {
-    std::size_t total =
-        transfers_.capacity() * sizeof(Transfer) + (givers_.capacity() + spike_givers_.capacity()) * sizeof(Word);
+    std::size_t total = transfers_.capacity() * sizeof(Transfer) + next_.capacity() * sizeof(std::uint32_t) +
+                        (givers_.capacity() + spike_givers_.capacity()) * sizeof(Word);
     for (const std::vector<Units>* array :
          {&into_sink_, &gatherable_, &sink_limit_, &narrowest_, &spent_, &collected_, &room_, &arrival_, &departure_,
           &refused_, &to_gather_, &wanted_last_, &entered_, &column_, &spare_, &spare_spike_})

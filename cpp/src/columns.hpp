@@ -15,7 +15,7 @@
 //
 // First pass, layer by layer: a column takes in what it can give to the sink's column later (as early as it can), then
 // what it can give to the sink at last. Second pass: a column that could give more takes it from columns that could take
-// in more than they can give, by an edge between the two.
+// in more than they can give, by an edge between the two. Third pass: the same through a column in between.
 //
 // What is taken in is sure to arrive, because it is accounted for at once, against every edge on its way:
 //   - gatherable[l][k]: what k can give to the sink's column if it has it after layer l;
@@ -53,10 +53,12 @@ class ColumnFlow {
     std::size_t bytes() const;
 
    private:
-    // Flow that changes columns: through `layer` from `giver`, who took it in from the source's column (`spike`) or, at
-    // layer 0, from the source. One edge may have two of them, one after the other.
+    // Flow that changes columns: through `layer` from `giver`, who took it in at layer 0, later (from the source's
+    // column: the spike), or by another transfer. One edge may have two of them.
+    enum class Origin : std::uint8_t { source, spike, transfer };
     struct Transfer {
-        std::uint32_t layer : 31, spike : 1;
+        std::uint32_t layer : 24;
+        Origin origin : 8;
         std::uint32_t taker, giver;
         Units amount;
     };
@@ -67,6 +69,8 @@ class ColumnFlow {
     void between_columns(const std::vector<Word>& reached);
     Units serve(std::size_t layer, std::size_t taker, Units want);
     void depart_later(std::size_t layer, std::size_t k, Units amount);
+    void by_relay(const std::vector<Word>& reached);
+    void transfer(std::size_t layer, std::size_t taker, std::size_t giver, Units amount, Origin origin);
     void complete();
     // Beyond this a search is cheaper, and takes less memory. Real attention needs some 5 n in all.
     bool many_transfers() const { return transfers_.size() >= (8 + layers_.size()) * n_; }
@@ -105,6 +109,7 @@ class ColumnFlow {
     std::vector<Units> column_;                // [k] C[l][k, s] of the layer at hand
     std::vector<Units> spare_, spare_spike_;   // [k] refused by now: at layer 0, later
     std::vector<Word> givers_, spike_givers_;  // [k] spare > 0, spare_spike > 0
+    std::vector<std::uint32_t> next_;          // [layer][taker] where in the row the next walk starts
     std::vector<Transfer> transfers_;
 };
 

@@ -50,8 +50,7 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
                 const Word* reached = levels.at(level, block);
                 if (reached == nullptr || !test_bit(reached, position)) continue;
                 value += blocking_flow(residual, levels, level, sink, bound - value, pulse);
-                if (value > residual.capacities().quantum().flow_limit())
-                    throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
+                if (value > residual.capacities().quantum().flow_limit()) return value;
             }
         }
     }

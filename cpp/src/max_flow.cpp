@@ -24,6 +24,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "attnflow/certificate.hpp"
@@ -122,24 +123,35 @@ struct Job {
     std::atomic<bool> stop{false};
 };
 
-// The calling thread's pulse also looks at the clock.
-class ReportingPulse final : public Pulse {
+// Passes progress on to the monitor, some ten times a second.
+class Reporter {
    public:
-    ReportingPulse(Job& job) : Pulse(job.stop), job_(job), last_(Clock::now()) {}
-    void report() override {
-        if (job_.options.monitor == nullptr || Clock::now() - last_ < std::chrono::milliseconds(100)) return;
-        tick();
-    }
-    void tick() {
+    Reporter(Monitor* monitor, std::uint64_t total) : monitor_(monitor), total_(total), last_(Clock::now()) {}
+    void report(std::uint64_t done) {
+        if (monitor_ == nullptr || Clock::now() - last_ < std::chrono::milliseconds(100)) return;
         last_ = Clock::now();
-        if (job_.options.monitor != nullptr) job_.options.monitor->tick(job_.done.load(), total());
+        monitor_->tick(done, total_);
     }
-    std::uint64_t total() const { return job_.query.sources.size() * job_.query.sinks.size(); }
+    void finish() {
+        if (monitor_ != nullptr) monitor_->tick(total_, total_);
+    }
 
    private:
     using Clock = std::chrono::steady_clock;
-    Job& job_;
+    Monitor* monitor_;
+    std::uint64_t total_;
     Clock::time_point last_;
+};
+
+// The calling thread's pulse also reports.
+class ReportingPulse final : public Pulse {
+   public:
+    ReportingPulse(Job& job, Reporter& reporter) : Pulse(job.stop), job_(job), reporter_(reporter) {}
+    void report() override { reporter_.report(job_.done.load()); }
+
+   private:
+    Job& job_;
+    Reporter& reporter_;
 };
 
 class Worker {
@@ -179,6 +191,12 @@ class Worker {
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+    }
+
+    std::string describe(const std::vector<Node>& nodes) const {
+        if (nodes.size() > 1) return "a set of " + std::to_string(nodes.size()) + " nodes";
+        return "node " + std::to_string(net_.position_of(nodes[0])) + " of block " +
+               std::to_string(net_.block_of(nodes[0]));
     }
 
     // What leaves the sources into nodes that reach the sink.
@@ -263,7 +281,9 @@ class Worker {
         }
         if (value < bound) value += solver_->solve(residual_, levels_, terminals_, bound - value, pulse_);
         if (value > capacities_.quantum().flow_limit())
-            throw UnboundedFlow("a source reaches a sink through unbounded edges alone");
+            throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(terminals_.source_nodes) +
+                                ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
+                                ") through unbounded edges alone");
 
         const bool at_terminal = value == bound;
         const bool need_cut = options.cuts || options.check || !at_terminal;
@@ -324,12 +344,14 @@ Answer solve(const Network& network, const Query& given, const Options& options)
             std::sort(nodes.begin(), nodes.end());
             nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
         }
-    const CapacitySurvey survey(network);
+    const std::uint64_t pairs = std::uint64_t{query.sources.size()} * query.sinks.size();
+    Reporter reporter(options.monitor, pairs);
+    const Pause pause = [&] { reporter.report(0); };
+    const CapacitySurvey survey(network, pause);
     Answer answer;
     answer.quantum = quantum_for(network, survey, query);
-    const CapacityIndex capacities(network, survey, answer.quantum);
+    const CapacityIndex capacities(network, survey, answer.quantum, pause);
 
-    const std::uint64_t pairs = std::uint64_t{query.sources.size()} * query.sinks.size();
     answer.value.assign(pairs, 0);
     answer.upper.assign(pairs, 0);
     if (options.bottlenecks) answer.bottleneck.assign(pairs, nowhere);
@@ -360,7 +382,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     std::atomic<unsigned> busy{0};
     std::vector<std::jthread> helpers;
     try {
-        for (unsigned i = 1; i < answer.statistics.threads; ++i) {
+        while (helpers.size() + 1 < answer.statistics.threads) {
             busy.fetch_add(1);
             helpers.emplace_back([&] {
                 Pulse pulse(job.stop);
@@ -368,11 +390,11 @@ Answer solve(const Network& network, const Query& given, const Options& options)
                 busy.fetch_sub(1);
             });
         }
-    } catch (...) {  // no more threads to be had: those there are shall not work for nothing
-        job.stop = true;
-        throw;
+    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
+        busy.fetch_sub(1);
+        answer.statistics.threads = static_cast<unsigned>(helpers.size()) + 1;
     }
-    ReportingPulse pulse(job);
+    ReportingPulse pulse(job, reporter);
     work(pulse);
     while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
         try {
@@ -386,7 +408,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     }
     helpers.clear();
     if (failure) std::rethrow_exception(failure);
-    if (options.monitor != nullptr) pulse.tick();
+    reporter.finish();
     return answer;
 }
 

@@ -163,7 +163,7 @@ void PushRelabel::discharge(Residual& residual, Node node, Pulse& pulse) {
 
 // Cancels every cycle of flow, each by one depth-first walk along the flow, and returns the nodes that carry flow in an
 // order in which flow only runs forward. Cancelling a cycle empties an edge, so this ends.
-std::vector<Node> PushRelabel::untangle(Residual& residual) {
+std::vector<Node> PushRelabel::untangle(Residual& residual, Pulse& pulse) {
     enum : std::uint8_t { unseen, open, finished };
     struct Step {
         Node node;
@@ -184,6 +184,7 @@ std::vector<Node> PushRelabel::untangle(Residual& residual) {
         if (state[start] != unseen) continue;
         enter(start);
         while (!walk.empty()) {
+            pulse.beat();
             Step& step = walk.back();
             if (step.arcs.empty()) {
                 state[step.node] = finished;
@@ -222,8 +223,9 @@ std::vector<Node> PushRelabel::untangle(Residual& residual) {
 }
 
 // Every node with excess sends at least that much on: take it back there, until all of it is back at the sink.
-void PushRelabel::give_back(Residual& residual) {
-    for (const Node node : untangle(residual)) {
+void PushRelabel::give_back(Residual& residual, Pulse& pulse) {
+    for (const Node node : untangle(residual, pulse)) {
+        pulse.beat();
         if (excess_[node] == 0 || terminal_[node]) continue;
         downhill_.clear();
         for_each_arc(residual, node, [&](const Arc& arc) {
@@ -283,7 +285,7 @@ Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& te
             relabel_all(residual, levels, terminals);
         }
     }
-    give_back(residual);
+    give_back(residual, pulse);
     counters.touched += residual.n_touched();
     return value_;
 }

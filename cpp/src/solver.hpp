@@ -52,7 +52,8 @@ class Pulse {
 class Solver {
    public:
     virtual ~Solver() = default;
-    /// `residual` is reset. `bound` is an upper bound on the answer; reaching it ends the solve.
+    /// Adds to what `residual` carries, which must be nothing for PushRelabel, and returns the value added. `bound` is an
+    /// upper bound on that; reaching it ends the solve, and so does more than any finite flow.
     virtual Units solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) = 0;
 
     Counters counters;

@@ -240,6 +240,20 @@ TEST(capacity, quantum_rounds_subnormals_towards_the_right_side) {
     }
 }
 
+TEST(capacity, long_passes_can_be_stopped) {
+    Store store({1, 200});
+    store.dense<float>(0, 1, constant(1));
+    const Network network = store.network();
+    int left = 5;
+    const Pause stop = [&] {
+        if (--left == 0) throw Cancelled();
+    };
+    CHECK_THROWS(Cancelled, CapacitySurvey(network, stop));
+    const CapacitySurvey survey(network);
+    left = 5;
+    CHECK_THROWS(Cancelled, CapacityIndex(network, survey, Quantum(survey.total, 1, false), stop));
+}
+
 // ---- index
 
 // Every bit and every entry of the index, against the twin's reading of the same memory.
@@ -265,9 +279,20 @@ void check_index(const Network& network, const CapacityIndex& index) {
                     CHECK_EQUAL(test_bit(index.bits(s, e, j), k), q >= index.threshold(s));
             }
             if (link.diagonal) continue;
+            std::vector<Units> row(givers);
+            index.row(e, j, row.data());
+            for (std::size_t k = 0; k < givers; ++k) CHECK_EQUAL(row[k], index.at(e, j, k));
+            if (j < givers && givers == network.size(link.receiver))
+                CHECK_EQUAL(test_bit(index.straight_bits(e), j), index.at(e, j, j) > 0);
             for (std::size_t s = 0; s <= finest; ++s)
                 for (std::size_t k = givers; k < network.words(link.giver) * word_bits; ++k)
                     CHECK(!test_bit(index.bits(s, e, j), k));
+        }
+        if (link.diagonal) continue;
+        std::vector<Units> column(network.size(link.receiver));
+        for (std::size_t k = 0; k < givers; ++k) {
+            index.column(e, k, column.data());
+            for (std::size_t j = 0; j < column.size(); ++j) CHECK_EQUAL(column[j], index.at(e, j, k));
         }
     }
     CHECK_EQUAL(index.all_exact(), all_exact);

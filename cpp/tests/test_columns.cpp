@@ -166,6 +166,27 @@ TEST(columns, a_step_between_columns) {
     CHECK_EQUAL(built.value, Units{4});
 }
 
+TEST(columns, two_steps_between_columns) {
+    // Source 0, sink 4: column 1 takes in 5 and gives nothing, 2 only passes on what it gets, 3 can give 4 at the end.
+    Store store({5, 5, 5, 5, 5});
+    const auto entry = [](std::uint32_t layer) {
+        return [=](std::uint32_t j, std::uint32_t k) -> std::int32_t {
+            if (j == k) return 9;
+            if (layer == 0 && j == 1 && k == 0) return 5;
+            if (layer == 1 && j == 2 && k == 1) return 3;
+            if (layer == 2 && j == 3 && k == 2) return 2;
+            if (layer == 3 && j == 4 && k == 3) return 4;
+            return 0;
+        };
+    };
+    for (std::uint32_t l = 0; l < 4; ++l) store.dense<std::int32_t>(l, l + 1, entry(l));
+    const Network network = store.network();
+    const Built built = Bench(network).build(0, network.first_node(4) + 4, Units{4});
+    CHECK_NONE(built.faults);
+    CHECK_EQUAL(built.value, best(network, 0, network.first_node(4) + 4));
+    CHECK_EQUAL(built.value, Units{2});
+}
+
 TEST(columns, source_and_sink_of_one_position) {
     const Layer layer{{{4, 1, 1}, {2, 5, 0}, {3, 0, 5}}};
     const Store store = chain({layer, layer, layer});

@@ -358,7 +358,11 @@ TEST(max_flow, one_unbounded_pair_among_many_is_refused) {
         for (const unsigned threads : {1U, 3U}) {
             Options options = everything(algorithm);
             options.threads = threads;
-            CHECK_THROWS(UnboundedFlow, solve(network, {{{0}, {1}, {2}}, {{3}, {4}, {5}}}, options));
+            const std::string message =
+                CHECK_THROWS(UnboundedFlow, solve(network, {{{0}, {1}, {2}}, {{3}, {4}, {5}}}, options));
+            CHECK_EQUAL(message,
+                        std::string("source 2 (node 2 of block 0) reaches sink 2 (node 2 of block 1) through unbounded "
+                                    "edges alone"));
             CHECK_EQUAL(solve(network, {{{0}, {1}}, {{3}, {4}, {5}}}, options).value.size(), std::size_t{6});
         }
 }

@@ -23,16 +23,20 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "attnflow/network.hpp"
 
 namespace attnflow {
 
+/// Called every few microseconds of a long pass. May throw, which ends the pass.
+using Pause = std::function<void()>;
+
 /// What one streaming pass over the capacities finds out. Throws InvalidCapacity at the first NaN or negative one, and
 /// InvalidArgument where some links are integer and some floating point: they share one quantum.
 struct CapacitySurvey {
-    explicit CapacitySurvey(const Network& network);
+    explicit CapacitySurvey(const Network& network, const Pause& pause = {});
 
     std::vector<double> row_sum;  // [row] sum of the capacities of one (link, receiver) row; infinity allowed
     double largest = 0;           // largest finite capacity
@@ -81,7 +85,8 @@ class CapacityIndex {
    public:
     static constexpr std::size_t n_scales = 3;
 
-    CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum);
+    CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum,
+                  const Pause& pause = {});
 
     const Network& network() const { return network_; }
     const Quantum& quantum() const { return quantum_; }
