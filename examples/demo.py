@@ -57,9 +57,7 @@ def main() -> None:
             calibration=None,
             progress=step(status, "plain attention flow"),
         )
-    name = {"model": "SmolLM2-135M-Instruct"}
-    result = replace(result, timings={"loading": loading, **result.timings}, options={**name, **result.options, **name})
-    published = replace(published, options={**name, **published.options, **name})
+    result = replace(result, timings={"loading": loading, **result.timings})
     result.show(compare=[published])
     result.save(PAGE, compare=[published])
     print(f"wrote {PAGE.relative_to(ROOT)}: open it in a browser")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import re
 import sys
 import zipfile
 from dataclasses import replace
@@ -94,6 +95,13 @@ def test_equal_by_content_and_copyable() -> None:
     result = make()
     assert result == make()
     assert pickle.loads(pickle.dumps(result)) == result == copy.deepcopy(result)
+    for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result), copy.copy(result)):
+        assert again.flows is not None
+        for array in (again.values, again.players, again.bottlenecks, again.flows[0].flow, again.flows[0].cut):
+            assert array is not None
+            assert not array.flags.writeable
+        with pytest.raises(TypeError):
+            again.options["heads"][0] = 9
     assert result != replace(result, text="to be or too", offsets=result.offsets)
     assert result != replace(result, flows=None)
     assert result != "something else"
@@ -113,6 +121,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"players": [1.5, 2, 3, 4]}, "players"),
     ({"targets": [5]}, r"targets.*0\.\.4"),
     ({"targets": [()]}, "targets"),
+    ({"targets": [(3, 1.5)]}, r"targets\[0\] is 1\.5; it must be an integer"),
     ({"targets": [3, 4]}, r"\(2, 4\), got \(1, 4\)"),
     ({"values": [[0.3, 0.3, 0.0]]}, r"values.*\(1, 4\), got \(1, 3\)"),
     ({"values": [[0.3, math.nan, 0.0, 0.0]]}, "values must be finite"),
@@ -125,7 +134,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"bottlenecks": [[0.5, 0, 0, 0]]}, "bottlenecks"),
     ({"bottlenecks": [[0, 0, 0]]}, r"\(1, 4\)"),
     ({"kind": "seq2seq"}, "'seq2seq'"),
-    ({"n_layers": -1}, "n_layers"),
+    ({"n_layers": -1}, "n_layers is -1; it must be an integer >= 0"),
+    ({"n_edges": 2.5}, r"n_edges is 2\.5; it must be an integer >= 0"),
     ({"options": {"model": object()}}, "'model'"),
     ({"options": {"residual": math.nan}}, "'residual'"),
     ({"flows": [PairFlow(0, [], [], [], [])]}, "player"),
@@ -166,6 +176,36 @@ def test_top_is_stable_and_bounded() -> None:
     assert result.top(0) == []
     with pytest.raises(InvalidArgumentError, match="-1"):
         result.top(-1)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda result: result.rows(5), "sink is 5, but the result has 1 sink: 0, or -1"),
+        (lambda result: result.rows("x"), "sink is 'x'; it must be an integer"),
+        (lambda result: result.rows(True), "sink is True; it must be an integer"),
+        (lambda result: result.visible(2), "sink is 2, but the result has 1 sink: 0, or -1"),
+        (lambda result: result.top(sink=-2), "sink is -2, but the result has 1 sink: 0, or -1"),
+        (lambda result: result.top("x"), "k is 'x'; it must be an integer >= 0"),
+        (lambda result: result.top(2.0), "k is 2.0; it must be an integer >= 0"),
+        (lambda result: result.top(-1), "k is -1; it must be an integer >= 0"),
+        (
+            lambda result: result.bottleneck_label(99),
+            "player is 99, but the result has 4 players: 0 ... 3, or -4 ... -1",
+        ),
+        (lambda result: result.bottleneck_label(0, 7), "sink is 7, but the result has 1 sink: 0, or -1"),
+    ],
+)
+def test_what_a_result_does_not_hold_is_named(call: Any, said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{re.escape(said)}$"):
+        call(make())
+
+
+def test_sinks_and_players_count_from_the_end_too() -> None:
+    result = make()
+    assert result.rows(-1) == result.rows(np.int64(0)) == result.rows()
+    assert result.bottleneck_label(-1) == result.bottleneck_label(3)
+    assert result.top(np.int8(1), sink=-1) == result.top(1)
 
 
 def test_bottleneck_labels() -> None:

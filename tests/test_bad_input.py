@@ -119,6 +119,53 @@ def test_entries_of_links(value, diagonal):
             call()
 
 
+@pytest.mark.parametrize("value", [nan, -0.5, -inf])
+@pytest.mark.parametrize("dtypes", ["ff", "dd", "fd", "ed", "id"])
+def test_layered_speaks_of_capacities(value, dtypes):
+    """Its caller passed no links. Layers may be of several dtypes; the entry shown is the one given."""
+    layers = [np.eye(3, dtype=dtype) for dtype in dtypes]
+    layers[1][2, 0] = value
+    forms = [layers, tuple(layers), [layer.tolist() for layer in layers], [torch.from_numpy(layer) for layer in layers]]
+    if len(set(dtypes)) == 1:
+        forms += [np.stack(layers), torch.from_numpy(np.stack(layers))]
+    for form in forms:
+        with refused(
+            InvalidCapacityError,
+            rf"^capacities\[1\]\[2, 0\] is {value}; .*capacities\[1\], of shape \(3, 3\), .* >= 0$",
+        ):
+            maxflow.layered(form)
+    with refused(InvalidCapacityError, rf"^links\[0\]\.capacities\[2, 0\] is {value}; "):
+        blocks(Link(0, 1, layers[1]), sizes=(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("capacities", "said"),
+    [
+        ([np.eye(2), np.eye(2) * 1j], r"capacities\[1\] has dtype complex128 and shape \(2, 2\)"),
+        (np.zeros((2, 3, 3), dtype=complex), r"capacities has dtype complex128 and shape \(2, 3, 3\)"),
+        (np.zeros((2, 3, 4)), r"capacities has shape \(2, 3, 4\); it must be \(layers, n, n\)"),
+        ([np.ones((2, 3, 3))], r"capacities\[0\] has shape \(2, 3, 3\)"),
+        ([np.ones((3, 2)), np.ones((2, 4))], r"capacities\[1\] has shape \(2, 4\), but layer 0 ends in 3 nodes"),
+        (np.zeros((0, 3, 3)), "capacities has 0 layers; at least one"),
+        ([], "capacities has 0 layers; at least one"),
+        (np.ma.masked_array(stack(), mask=True), "capacities is a masked array"),
+        (spoiled(2**62, dtype=np.int64), rf"capacities\[1\]\[2, 0\] is {2**62}; integers must be below 2\^62"),
+        (list(spoiled(2**63, dtype=np.uint64)), rf"capacities\[1\]\[2, 0\] is {2**63}; integers must be below 2\^62"),
+        ([np.eye(3), spoiled(2**53 + 1, dtype=int)[1]], rf"capacities\[1\]\[2, 0\] is {2**53 + 1}; beside floating"),
+    ],
+)
+def test_layered_names_the_layer_and_the_rule(capacities, said):
+    with refused(InvalidCapacityError, f"^{said}"):
+        maxflow.layered(capacities)
+
+
+def test_a_diagonal_of_whole_numbers_beside_integers():
+    for value, rule in ((-3.0, ">= 0"), (-1e30, ">= 0"), (2.0**62, r"2\^62"), (1e30, r"2\^62")):
+        links = [Link(0, 1, np.ones((3, 2), dtype=int)), Link(0, 1, np.array([inf, value]))]
+        with refused(InvalidCapacityError, rf"^links\[1\]\.capacities\[1\] is {re.escape(str(value))}; .*{rule}"):
+            maxflow.blocks((2, 3), links, sources=[(0, 0)], sinks=[(1, 0)])
+
+
 # ---- dtypes ----------------------------------------------------------------------------------------------------------
 
 
@@ -364,71 +411,6 @@ def test_links_that_are_none(links):
         maxflow.blocks((2, 3), links, sources=[(0, 0)], sinks=[(1, 0)])
 
 
-# ---- sources and sinks -----------------------------------------------------------------------------------------------
-
-POSITIONS = {
-    "layered": lambda **where: maxflow.layered(stack(), **where),
-    "source_flows": lambda **where: Network.encoder(stack()).source_flows(**where),
-    "rollout": lambda **where: baselines.rollout(stack(), **where),
-    "raw_attention": lambda **where: baselines.raw_attention(stack(), **where),
-    "widest_path": lambda **where: baselines.widest_path(stack(), **where),
-}
-
-
-@pytest.mark.parametrize("function", POSITIONS.values(), ids=POSITIONS)
-@pytest.mark.parametrize("name", ["sinks", "sources"])
-def test_positions(function, name):
-    for position in (3, -4, 10**20):
-        for form in (position, [0, position], [{0, position}], [[position]]):
-            with refused(InvalidArgumentError, name[:-1], str(position), "out of range", r"\b3\b"):
-                function(**{name: form})
-    for wrong in (0.5, "0", True, None if name == "sinks" else 1j, np.float64(1), np.array([0.5]), {"a": 1}, [None]):
-        with refused(InvalidArgumentError, name[:-1]):
-            function(**{name: wrong})
-    for nothing in ([], (), [[]], [0, ()], [set()], np.array([], dtype=int)):
-        with refused(InvalidArgumentError, name[:-1], "empty|no position|at least"):
-            function(**{name: nothing})
-
-
-@pytest.mark.parametrize("function", POSITIONS.values(), ids=POSITIONS)
-def test_a_set_in_the_place_of_the_sequence_is_one_super_node(function):
-    """Or refused; it never becomes rows in whatever order a set has."""
-    try:
-        values = function(sinks={2, 1})
-    except InvalidArgumentError:
-        return
-    assert np.shape(getattr(values, "values", values))[0] == 1
-
-
-@pytest.mark.parametrize(
-    "node",
-    [(2, 0), (-1, 0), (1, 3), (1, -4), (0.5, 0), (1, True), (1,), (1, 0, 0), 3, "10", None, ((0, 0), 5)],
-    ids=repr,
-)
-def test_nodes(node):
-    for wrong in ([node], [[node]], [[(1, 0), node]]):
-        if wrong == [[(1,)]] or wrong == [[3]]:
-            continue
-        with refused(InvalidArgumentError, "sink"):
-            blocks(sinks=wrong)
-        with refused(InvalidArgumentError, "source"):
-            blocks(sources=wrong)
-
-
-@pytest.mark.parametrize("nothing", [[], [[]], [(0, 0), []]], ids=repr)
-def test_no_nodes(nothing):
-    with refused(InvalidArgumentError, "sources", "empty"):
-        blocks(sources=nothing)
-    with refused(InvalidArgumentError, "sinks", "empty"):
-        blocks(sinks=nothing)
-
-
-@pytest.mark.parametrize("layers", [2, -3, "first", None, 0.5, True], ids=repr)
-def test_layers_of_raw_attention(layers):
-    with refused(InvalidArgumentError, "layers", re.escape(str(layers))):
-        baselines.raw_attention(stack(), layers=layers)
-
-
 # ---- options of the kernel -------------------------------------------------------------------------------------------
 
 KERNEL = {
@@ -513,7 +495,7 @@ def test_flags_threads_and_offsets():
     for flag in ("check", "cuts", "flows", "bottlenecks"):
         with refused(InvalidArgumentError, flag, "'x'", "True or False"):
             maxflow.layered([layer], **{flag: "x"})
-    with refused(InvalidArgumentError, "threads", "at most"):
+    with refused(InvalidArgumentError, f"threads is {10**30}", "an integer from 1 to 1024"):
         maxflow.layered([layer], threads=10**30)
     with refused(InvalidArgumentError, "offset"):
         maxflow.blocks((2, 2), [Link(0, 1, np.ones(2), 10**30)], sources=[(0, 0)], sinks=[(1, 0)])

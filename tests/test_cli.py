@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return made
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model is the error here: what is wrong must be found out before."""
+
+    def load(*_: Any) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(command, "load", load)
+
+
 # --- explain --------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +102,10 @@ def test_defaults(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
         (["--target", "3"], {"target": 3}),
         (["--target", "-1"], {"target": -1}),
         (["--target", "3,4"], {"target": [3, 4]}),
+        (["--target", "3, 4"], {"target": [3, 4]}),
         (["--target", "cls"], {"target": "cls"}),
+        (["--target", "Mary, John"], {"target": "Mary, John"}),
+        (["--target", "word:2020"], {"target": "word:2020"}),
         (["--measure", "attention"], {"measure": "attention"}),
         (["--calibration", "none"], {"calibration": None}),
         (["--residual", "0.25"], {"residual": 0.25}),
@@ -154,7 +168,10 @@ def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys:
         ["explain", "--model", "m", "--text", "t", "--calibration", "zero"],
         ["explain", "--model", "m", "--text", "t", "--save", "x.pdf"],
         ["explain", "--model", "m", "--text", "t", "--save", "/nowhere/at/all/x.html"],
+        ["explain", "--model", "m", "--text", "t", "--target", ""],
         ["show"],
+        ["show", "x.json", "--save", "x.pdf"],
+        ["show", "x.json", "--save", "/nowhere/at/all/x.html"],
         ["dance"],
     ],
 )
@@ -168,6 +185,42 @@ def test_wrong_usage_is_found_out_before_anything_runs(
     assert calls == []
 
 
+@pytest.mark.parametrize("slip", [",", "1,,2", "1,", "3 4", "-"])
+@pytest.mark.usefixtures("no_model")
+def test_a_slip_in_positions_is_no_word(slip: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--model", "m", "--text", "t", f"--target={slip}"]) == 2
+    assert f"argument --target: '{slip}' is neither a position nor several" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+@pytest.mark.usefixtures("no_model")
+def test_an_empty_text(text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["explain", "--model", "m", "--text", "-" if text else ""]) == 1
+    assert one_error(capsys) == "attnflow: error: the text is empty: there is nothing to explain"
+
+
+@pytest.mark.parametrize(("package", "file"), [("rich", "x.json"), ("jinja2", "x.html"), ("jinja2", "X.HTML")])
+@pytest.mark.usefixtures("no_model")
+def test_a_package_that_will_be_needed_is_missed_at_once(
+    package: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    saved, path = result().save(tmp_path / "saved.json"), tmp_path / file
+    for arguments in (["explain", "--model", "m", "--text", "t"], ["show", str(saved)]):
+        assert main([*arguments, "--save", str(path)]) == 1
+        assert one_error(capsys).endswith(f"needs {package}: pip install 'attnflow[views]'")
+    assert not path.exists()
+
+
+def test_only_html_needs_jinja2(calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    paths = [tmp_path / name for name in ("x.svg", "x.json", "x.npz")]
+    saves = [argument for path in paths for argument in ("--save", str(path))]
+    assert main(["explain", "--model", "m", "--text", "to be", *saves]) == 0
+    assert all(path.stat().st_size for path in paths)
+
+
 # --- show -----------------------------------------------------------------------------------------------------------
 
 
@@ -175,10 +228,11 @@ def test_show_a_saved_result(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     mine, published = result().save(tmp_path / "a.json"), result(plain=True).save(tmp_path / "b.npz")
     page = tmp_path / "c.html"
     assert main(["show", str(mine), "--compare", str(published), "--save", str(page)]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "Excess ALTI flow" in shown
     assert "Plain attention flow" in shown
     assert "all 4 solves" in shown
+    assert said == f"wrote {page}\n"
     assert "the published method" in page.read_text(encoding="utf-8")
 
 
@@ -235,6 +289,28 @@ def test_errors_are_one_line(
     assert one_error(capsys) == said
 
 
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = result().save(tmp_path / "saved.json")
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", str(saved), "--save", "missing/x.json"]) == 2
+    assert "'missing/x.json' is in a folder that is not there" in capsys.readouterr().err
+    assert main(["show", str(saved), "--save", "saved.json/x.json"]) == 2
+    assert "'saved.json/x.json' is in a folder that is not there" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+        assert main(["show", str(saved), "--save", "x.json"]) == 2
+        assert "'x.json' is in a folder that cannot be written to" in capsys.readouterr().err
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)  # what only writing itself finds out
+    assert main(["show", str(saved), "--save", "x.json"]) == 1
+    assert capsys.readouterr().err == "attnflow: error: x.json: No space left on device\n"
+
+
 def test_a_bug_is_not_hidden(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attnflow, "explain", failing(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError):
@@ -271,6 +347,31 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     )
     os.close(writer)
     assert done.stderr == b""
+
+
+def test_a_reader_that_leaves_in_the_middle_is_no_error(tmp_path: Path) -> None:
+    """As ``attnflow show x.json | head -1`` does: there is more to say than a pipe holds."""
+    brief = result()
+    rest = "and so on " * 20_000
+    path = replace(
+        brief, tokens=[*brief.tokens, rest], offsets=[*brief.offsets, (5, 5 + len(rest))], text=brief.text + rest
+    ).save(tmp_path / "x.json")
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # without a buffer Python does not notice a short write
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, "-m", "attnflow", "show", str(path)], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("attnflow")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1  # the rest was not shown
+
+
+def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
+    path = result().save(tmp_path / "x.json")
+    script = 'exec "$0" -m attnflow show "$1" >&-'
+    done = subprocess.run(["sh", "-c", script, sys.executable, str(path)], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_showing_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:

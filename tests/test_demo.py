@@ -29,6 +29,7 @@ def test_the_demo(
     demo.main()
     shown = capsys.readouterr()
     for said in (
+        "attnflow  SmolLM2-135M-Instruct",
         "predicted     Mary  8",
         "next token after 'to'",
         "Excess ALTI flow",

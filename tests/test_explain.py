@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -356,10 +357,10 @@ def test_weights_of_heads_are_recorded(decoder: Any, plain: Any) -> None:
         ({"target": "the"}, r"2 times, at characters 0, 15"),
         ({"target": " "}, r"times"),
         ({"target": ""}, "not in the text"),
-        ({"target": 11}, r"position 11 is out of range for 11 tokens"),
+        ({"target": 11}, r"target is 11, but the input has 11 tokens: 0 \.\.\. 10, or -11 \.\.\. -1"),
         ({"target": -12}, "-12"),
         ({"target": []}, "empty"),
-        ({"target": [2, 2]}, "twice"),
+        ({"target": [2, 2]}, "target names token 2 more than once"),
         ({"target": 1.5}, "integer"),
         ({"target": True}, "integer"),
         ({"target": "cls"}, "no class token"),
@@ -367,7 +368,8 @@ def test_weights_of_heads_are_recorded(decoder: Any, plain: Any) -> None:
         ({"sources": "some"}, "'some'"),
         ({"sources": []}, "empty"),
         ({"sources": 3}, "several"),
-        ({"sources": [40]}, "40"),
+        ({"sources": [2, 40]}, r"sources\[1\] is 40, but the input has 11 tokens"),
+        ({"sources": [1, np.array(1.5)]}, r"sources\[1\] is 1\.5; it must be an integer"),
         ({"measure": "norm"}, "'norm'"),
         ({"heads": "max"}, "alti"),
         ({"residual": 0.5}, "twice"),
@@ -444,3 +446,30 @@ def test_targets_may_be_arrays(decoder: Any, plain: Any) -> None:
         attnflow.explain(decoder, plain, TEXT, target=np.array(2)).targets
         == attnflow.explain(decoder, plain, TEXT, target=2).targets
     )
+
+
+@pytest.mark.parametrize(("target", "positions"), [("word:mean", (2,)), ("word:cls", (4,)), ("word:2020", (6,))])
+def test_words_that_look_like_names_or_positions(encoder: Any, target: str, positions: tuple[int, ...]) -> None:
+    bert_like = tokenizer("[CLS] $A [SEP]", cls_token="[CLS]", sep_token="[SEP]")
+    result = attnflow.explain(encoder, bert_like, "the mean and cls over 2020", target=target)
+    assert result.targets == (positions,)
+    assert result.target_label == f"output at {target.removeprefix('word:')!r}"
+    assert result.options["target"] == target
+    with pytest.raises(InvalidArgumentError, match="'horse' is not in the text"):
+        attnflow.explain(encoder, bert_like, "the mean", target="word:horse")
+
+
+def test_that_a_text_is_too_long_is_said_once(
+    decoder: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief, text = tokenizer(bos_token="<s>", model_max_length=8), "the " * 40
+    logger = logging.getLogger("transformers")
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.WARNING, logger="transformers")
+    before = (logger.level, list(logger.handlers), logger.propagate, logger.disabled)
+    with pytest.raises(InvalidArgumentError, match=r"41 tokens.*32"):
+        attnflow.explain(decoder, brief, text)
+    assert caplog.messages == []
+    assert (logger.level, list(logger.handlers), logger.propagate, logger.disabled) == before
+    brief(text)  # whoever asks the tokenizer directly is still told
+    assert "sequence length is longer" in caplog.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -193,6 +195,31 @@ def test_statistics():
         assert stats["augmentations"] > 0
 
 
+def test_results_are_read_only_and_stay_so(peaked):
+    solved = maxflow.layered(peaked, sources=[0], bottlenecks=True, cuts=True, flows=True)
+    for flows in (solved, pickle.loads(pickle.dumps(solved)), copy.deepcopy(solved), copy.copy(solved)):
+        cut, edge = flows.cuts[0][0], flows.flows
+        arrays = [flows.values, flows.lower, flows.upper, flows.bottlenecks]
+        for array in [*arrays, *cut.source_side, edge.link, edge.receiver, edge.giver, edge.flow]:
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0
+        with pytest.raises(TypeError):
+            flows.stats["edges"] = 0
+        assert dict(flows.stats) == dict(solved.stats)
+        np.testing.assert_array_equal(flows.values, solved.values)
+        np.testing.assert_array_equal(edge.flow, solved.flows.flow)
+        for side, other in zip(cut.source_side, solved.cuts[0][0].source_side, strict=True):
+            np.testing.assert_array_equal(side, other)
+
+
+def test_an_array_of_the_callers_stays_writeable():
+    mine, stats = np.ones((1, 1)), {"edges": 1}
+    flows = maxflow.Flows(mine, mine, mine, stats=stats)
+    assert not flows.values.flags.writeable
+    mine[0, 0], stats["edges"] = 2, 2
+    assert flows.stats["edges"] == 1
+
+
 # ---- sources and sinks -----------------------------------------------------------------------------------------------
 
 
@@ -357,6 +384,11 @@ def test_sums_of_large_integers(algorithm):
     case = Case.layered(matrices)
     flows = solve(case, algorithm=algorithm, check=True)
     check_bounds(flows, case, [[exact(case, source, sink) for source in case.sources] for sink in case.sinks])
+
+
+@pytest.mark.parametrize("dtype", ["<u4", ">u4", "<i8", ">i8", "<u8", ">u8"])
+def test_integers_beyond_31_bits_never_wrap(dtype):
+    assert maxflow.layered(np.array([[[2**32 - 5]]], dtype=dtype)).values == 2**32 - 5
 
 
 def test_integers_too_large_are_refused():

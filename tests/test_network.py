@@ -421,8 +421,8 @@ def test_excess_spreads_over_what_is_visible(convert):
 @pytest.mark.parametrize(
     ("visible", "message"),
     [
-        ([], "1 layers"),
-        (7, "visible=7"),
+        ([], r"visible has 0 entries.*1"),
+        (7, "visible is 7"),
         ([[1, 2]], r"shape \(2,\)"),
         ([[1.0, 2.0, 3.0]], "integers"),
         ([[1, 0, 3]], "position 1 sees 0 positions: it sees 1 to 2"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from ._frozen import Frozen
+from ._positions import as_position, integer, is_many
 from .errors import InvalidArgumentError, MissingDependencyError
 from .maxflow import NONE, SINK, SOURCE
 
@@ -43,7 +45,7 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class PairFlow:
+class PairFlow(Frozen):
     """The edges that carry one maximum flow from one player to one sink.
 
     Parameters
@@ -87,7 +89,7 @@ class PairFlow:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution:
+class Attribution(Frozen):
     """How much each input position can send to a prediction through a transformer's attention.
 
     Parameters
@@ -122,7 +124,7 @@ class Attribution:
         Stage -> seconds, in the order the stages ran.
     options
         Option -> value (model, measure, residual, heads, calibration, start_token, algorithm, threads ...): strings,
-        numbers, bools, None, and lists of these.
+        numbers, bools, None, and lists of these, which become tuples.
     verified
         True when every solve passed the certificate: the flow is feasible and equals the capacity of a cut.
     flows
@@ -184,7 +186,7 @@ class Attribution:
             raise InvalidArgumentError(
                 f"players must be a 1-D array of ascending positions, got {self.players.tolist()}"
             )
-        _put(self, "targets", tuple(_positions(t) for t in self.targets))
+        _put(self, "targets", tuple(_joined(t, f"targets[{i}]") for i, t in enumerate(self.targets)))
         for name, positions in [("players", self.players.tolist()), *(("targets", t) for t in self.targets)]:
             if not positions or min(positions) < 0 or max(positions) >= n:
                 raise InvalidArgumentError(
@@ -222,9 +224,7 @@ class Attribution:
         if (self.bottlenecks < NONE).any():
             raise InvalidArgumentError("bottlenecks must be SOURCE (-1), SINK (-2), NONE (-3) or a link index >= 0")
         for name in ("n_layers", "n_nodes", "n_edges"):
-            _put(self, name, int(getattr(self, name)))
-            if getattr(self, name) < 0:
-                raise InvalidArgumentError(f"{name} must be >= 0, got {getattr(self, name)}")
+            _put(self, name, integer(getattr(self, name), name, low=0))
 
     def _check_pair(self, pair: PairFlow) -> None:
         if pair.source not in self.players or not 0 <= pair.sink < len(self.targets):
@@ -254,7 +254,7 @@ class Attribution:
         """Which players a sink can see at all: in a decoder those not after it. Shape ``(n_players,)``."""
         if self.kind == "encoder":
             return np.ones(self.players.size, dtype=np.bool_)
-        return np.asarray(self.players <= max(self.targets[sink]), dtype=np.bool_)
+        return np.asarray(self.players <= max(self.targets[self._sink(sink)]), dtype=np.bool_)
 
     @property
     def position_correlation(self) -> float:
@@ -283,13 +283,15 @@ class Attribution:
 
         `player` counts in :attr:`players`, `sink` in :attr:`targets`.
         """
-        code = int(self.bottlenecks[sink, player])
+        player = as_position(player, "player", self.players.size, "the result", "player")
+        code = int(self.bottlenecks[self._sink(sink), player])
         if code < 0:
             return {SOURCE: "source", SINK: "sink", NONE: "none"}[code]
         return f"layer {code + 1}" if code < self.n_layers else "pooling"
 
     def rows(self, sink: int = 0) -> list[Score]:
         """Every player's score towards one sink, in the order of the text."""
+        sink = self._sink(sink)
         values, lower, upper = (array[sink].tolist() for array in (self.values, self.lower, self.upper))
         return [
             Score(p, self.tokens[p], values[i], lower[i], upper[i], self.bottleneck_label(i, sink))
@@ -298,9 +300,10 @@ class Attribution:
 
     def top(self, k: int = 10, sink: int = 0) -> list[Score]:
         """The k highest scores, highest first; equal scores in the order of the text."""
-        if k < 0:
-            raise InvalidArgumentError(f"k must be >= 0, got {k}")
-        return sorted(self.rows(sink), key=lambda row: -row.score)[:k]
+        return sorted(self.rows(sink), key=lambda row: -row.score)[: integer(k, "k", low=0)]
+
+    def _sink(self, sink: int) -> int:
+        return as_position(sink, "sink", len(self.targets), "the result", "sink")
 
     # -- what it becomes ----------------------------------------------------------------------------------------------
 
@@ -308,7 +311,7 @@ class Attribution:
         """The result as plain lists, numbers and strings: what ``save("x.json")`` writes. Floats survive exactly."""
         from .views import storage
 
-        return storage.to_dict(self)
+        return storage.to_dict(self) | {"options": {name: _lists(value) for name, value in self.options.items()}}
 
     def to_pandas(self) -> Any:
         """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame)."""
@@ -382,11 +385,6 @@ class Attribution:
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, which is large: not a key
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A mappingproxy cannot be pickled; plain dicts can, and __post_init__ wraps them again.
-        state = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuild, ({k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in state.items()},)
-
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rank correlation, ties sharing their mean rank; NaN for fewer than two pairs or a constant side.
@@ -414,10 +412,6 @@ def _put(instance: object, name: str, value: object) -> None:
     object.__setattr__(instance, name, value)  # how a frozen dataclass sets its own fields
 
 
-def _rebuild(state: dict[str, Any]) -> Attribution:
-    return Attribution(**state)
-
-
 def _frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any]:
     """A read-only copy, refusing what does not fit the dtype instead of rounding it."""
     try:
@@ -431,20 +425,22 @@ def _frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[An
     return array
 
 
-def _positions(target: int | Iterable[int]) -> tuple[int, ...]:
-    if isinstance(target, (int, np.integer)):
-        return (int(target),)
-    return tuple(int(p) for p in target)
+def _joined(target: int | Iterable[int], name: str) -> tuple[int, ...]:
+    return tuple(integer(member, name) for member in (target if is_many(target) else [target]))
 
 
 def _plain(value: Any, name: str) -> Any:
-    """An option in the types that JSON has, so that every file holds what the result holds."""
+    """An option in types that JSON knows, so that every file holds what the result holds; tuples cannot be changed."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v, name) for v in value]
+        return tuple(_plain(v, name) for v in value)
     raise InvalidArgumentError(
         f"option {name!r} must be a string, a finite number, a bool, None or a list of these, got {value!r}"
     )
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(member) for member in value] if isinstance(value, tuple) else value

@@ -6,18 +6,18 @@ array (n_sinks, n_sources), like the ``values`` of a flow. A matrix is ``[receiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._positions import Positions, as_position, groups, is_many
 from .errors import InvalidArgumentError, InvalidCapacityError
 
 __all__ = ["raw_attention", "rollout", "widest_path"]
 
 Matrix = NDArray[np.float64]
-Positions = int | Iterable[int | Iterable[int]]
 
 
 def rollout(
@@ -65,10 +65,10 @@ def rollout(
     array([[0.75, 0.25]])
     """
     matrices = _matrices(capacities)
-    reach = _selection(sinks, matrices[-1].shape[0], "sinks")
+    reach, givers = _selections(matrices, sinks, sources)
     for matrix in reversed(matrices):
         reach = reach @ matrix
-    return reach @ _selection(sources, matrices[0].shape[1], "sources").T
+    return reach @ givers
 
 
 def raw_attention(
@@ -113,12 +113,11 @@ def raw_attention(
             raise InvalidArgumentError(f'layers={layers!r}: choose "last", "mean" or the index of a layer')
         chosen = matrices[-1:] if layers == "last" else matrices
     else:
-        chosen = [matrices[_position(layers, len(matrices), "layers")]]
+        chosen = [matrices[as_position(layers, "layers", len(matrices), "the network", "layer")]]
     shapes = {matrix.shape for matrix in matrices}
     if len(shapes) > 1:
         raise InvalidCapacityError(f"raw attention needs layers of one shape; these have {sorted(shapes)}")
-    rows, columns = matrices[0].shape
-    left, right = _selection(sinks, rows, "sinks"), _selection(sources, columns, "sources").T
+    left, right = _selections(matrices, sinks, sources)
     total: Matrix = sum((left @ matrix @ right for matrix in chosen), np.zeros((left.shape[0], right.shape[1])))
     return total / len(chosen)
 
@@ -126,7 +125,7 @@ def raw_attention(
 def widest_path(
     capacities: ArrayLike | Sequence[ArrayLike], *, sinks: Positions = -1, sources: Positions | None = None
 ) -> Matrix:
-    """The bottleneck of the best single path: the (max, min) product of the layers' matrices [1]_.
+    """The bottleneck of the best single path, by the (max, min) product of the layers' matrices [1]_.
 
     Entry (t, i) is the largest c such that one path whose edges all have capacity c or more leads from source i to
     sink t. It is a feasible flow, hence never above the maximum flow.
@@ -151,7 +150,7 @@ def widest_path(
 
     References
     ----------
-    .. [1] "Vico", arXiv 2407.06182, 2024.
+    .. [1] arXiv 2407.06182.
 
     Examples
     --------
@@ -162,10 +161,9 @@ def widest_path(
     array([[0.3, 0.7]])
     """
     matrices = _matrices(capacities, unbounded=True)
-    givers = _groups(sources, matrices[0].shape[1], "sources")
-    groups = _groups(sinks, matrices[-1].shape[0], "sinks")
-    values = np.empty((len(groups), len(givers)))
-    for t, group in enumerate(groups):
+    receivers, givers = _ends(matrices, sinks, sources)
+    values = np.empty((len(receivers), len(givers)))
+    for t, group in enumerate(receivers):
         width = matrices[-1][group].max(axis=0)
         for matrix in reversed(matrices[:-1]):
             width = np.minimum(matrix, width[:, None]).max(axis=0)
@@ -175,7 +173,7 @@ def widest_path(
 
 def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:
     """The layers as float64 matrices whose shapes chain, or an error that says which one does not."""
-    if not _is_many(capacities) or isinstance(capacities, (str, bytes, dict)):
+    if not is_many(capacities) or isinstance(capacities, dict):
         shape = f" of shape {capacities.shape}" if isinstance(capacities, np.ndarray) else ""
         raise InvalidCapacityError(
             f"capacities are a {type(capacities).__name__}{shape}: (L, n, n) or a sequence of matrices is needed"
@@ -211,43 +209,21 @@ def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:
     return matrices
 
 
-def _groups(positions: Positions | None, size: int, name: str) -> list[list[int]]:
-    """One list of positions for each row (or column) of the result."""
-    if positions is None and name == "sources":
-        return [[position] for position in range(size)]
-    if isinstance(positions, (set, frozenset)) or not _is_many(positions):
-        positions = cast("Positions", [positions])
-    groups = []
-    entry: Any
-    for entry in cast("Iterable[Any]", positions):
-        members = entry if _is_many(entry) else [entry]
-        group = sorted({_position(member, size, name) for member in members})
-        if not group:
-            raise InvalidArgumentError(f"{name} holds an empty set: each needs at least one of the {size} positions")
-        groups.append(group)
-    if not groups:
-        raise InvalidArgumentError(f"{name} is empty: name at least one of the {size} positions")
-    return groups
+def _ends(matrices: list[Matrix], sinks: Any, sources: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """The positions of each row and of each column of the result."""
+    rows, columns = matrices[-1].shape[0], matrices[0].shape[1]
+    everyone = range(columns) if sources is None else sources
+    return groups(sinks, "sinks", rows, len(matrices)), groups(everyone, "sources", columns, 0)
 
 
-def _is_many(value: object) -> bool:
-    """Whether it holds several positions: a 0-d array has ``__iter__`` and yet is one."""
-    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+def _selections(matrices: list[Matrix], sinks: Any, sources: Any) -> tuple[Matrix, Matrix]:
+    """(n_sinks, n) and (n, n_sources): 1 where the position belongs to the group."""
+    left, right = _ends(matrices, sinks, sources)
+    return _selection(left, matrices[-1].shape[0]), _selection(right, matrices[0].shape[1]).T
 
 
-def _position(value: Any, size: int, name: str) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise InvalidArgumentError(f"{name} must be integers, got {value!r}")
-    index = int(value.__index__())
-    if not -size <= index < size:
-        raise InvalidArgumentError(f"{name}: {index} is out of range for {size} (allowed: {-size} to {size - 1})")
-    return index % size
-
-
-def _selection(positions: Positions | None, size: int, name: str) -> Matrix:
-    """(n_groups, size): 1 where the position belongs to the group."""
-    groups = _groups(positions, size, name)
-    chosen = np.zeros((len(groups), size))
-    for row, group in enumerate(groups):
+def _selection(joined: list[list[int]], size: int) -> Matrix:
+    chosen = np.zeros((len(joined), size))
+    for row, group in enumerate(joined):
         chosen[row, group] = 1.0
     return chosen

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ._positions import as_position, distinct, is_many
 from .attribution import Attribution, PairFlow
 from .errors import InvalidArgumentError
 from .network import Network
@@ -67,7 +68,8 @@ def explain(
           what predicts token p + 1. Positions count all tokens, the start token included.
         - A sequence of integers: these positions joined in one sink.
         - "cls": the class token. "mean": the mean over the positions of the text, as in a sentence embedding.
-        - Any other string is looked up in the text: the output positions of the tokens it covers, joined.
+        - Any other string is looked up in the text: the output positions of the tokens it covers, joined. What
+          follows "word:" always is: "word:mean" is the word "mean".
     measure : {"attention", "alti"} or capture.measures.Measure
         What a contribution is.
     residual : float, optional
@@ -148,8 +150,9 @@ def explain(
         raise InvalidArgumentError(f"progress must be a function of (stage, done, total), got {progress!r}")
     if isinstance(target, bytes):
         raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
-    if not isinstance(target, str) and _is_many(target):
-        target = list(cast("Iterable[int]", target))
+    # Read twice below, which an iterator would not survive.
+    target = list(target) if is_many(target) else target
+    sources = list(sources) if is_many(sources) else sources
     # The small options are tried on a network of one node before the model runs for nothing.
     Network.encoder(np.ones((1, 1, 1)), residual=0.5 if residual is None else residual, calibration=calibration)
     Network.encoder(np.ones((1, 1, 1))).source_flows(threads=threads, algorithm=algorithm)
@@ -208,7 +211,7 @@ def explain(
             "target": target if target is None or isinstance(target, str) else list(plan.positions),
             "measure": captured.measure,
             "residual": residual,
-            "heads": np.asarray(heads, dtype=float) if _is_many(heads) else heads,
+            "heads": np.asarray(heads, dtype=float) if is_many(heads) else heads,
             "calibration": calibration,
             "sources": "text" if sources is None else sources if isinstance(sources, str) else list(plan.players),
             "start_token": None if encoded.start is None else encoded.tokens[encoded.start],
@@ -241,6 +244,11 @@ class _Encoded:
         """Positions of the text's own tokens."""
         return [position for position, special in enumerate(self.special) if not special]
 
+    @property
+    def extent(self) -> tuple[int, str, str]:
+        """How many positions there are, and of what, for the reading of positions."""
+        return len(self.ids), "the input", "token"
+
     def name(self, positions: Sequence[int]) -> str:
         """Positions in words, for a label."""
         if len(positions) > 3:
@@ -250,7 +258,10 @@ class _Encoded:
 
 def _encode(tokenizer: Any, text: str, causal: bool, start_token: Literal["auto"] | bool) -> _Encoded:
     fast = bool(getattr(tokenizer, "is_fast", False))
-    encoding = tokenizer(text, return_special_tokens_mask=True, return_offsets_mapping=fast, truncation=False)
+    # Not verbose: that a text is too long is said once, by the capture.
+    encoding = tokenizer(
+        text, return_special_tokens_mask=True, return_offsets_mapping=fast, truncation=False, verbose=False
+    )
     ids = [int(token) for token in encoding["input_ids"]]
     special = [bool(flag) for flag in encoding["special_tokens_mask"]]
     spans = encoding["offset_mapping"] if fast else [None] * len(ids)
@@ -315,7 +326,7 @@ def _plan(encoded: _Encoded, target: Target, sources: Any, causal: bool) -> _Pla
             raise InvalidArgumentError(f"sources must be None, 'all' or positions, got {sources!r}")
         players = list(range(len(encoded.ids)))
     else:
-        players = sorted(_positions(sources, len(encoded.ids), "sources"))
+        players = sorted(distinct(sources, "sources", *encoded.extent))
     # An encoder predicts in place, where it predicts at all: the word behind a mask, say.
     predicts = max(positions) if causal or (len(positions) == 1 and not isinstance(target, str | None)) else None
     return _Plan(tuple(players), positions, pooled, label, None if pooled else predicts)
@@ -333,9 +344,10 @@ def _sink(encoded: _Encoded, target: Target, causal: bool) -> tuple[tuple[int, .
     if target is None or target == "mean":
         return inner, True, f"mean over {len(inner)} positions"
     if isinstance(target, str):
-        found = _look_up(encoded, target)
-        return found, False, f"output at {target!r}"
-    found = tuple(_positions(target if _is_many(target) else [target], len(encoded.ids), "target"))
+        words = target.removeprefix("word:")
+        return _look_up(encoded, words), False, f"output at {words!r}"
+    extent = encoded.extent
+    found = tuple(distinct(target, "target", *extent)) if is_many(target) else (as_position(target, "target", *extent),)
     return found, False, f"output at {encoded.name(found)}"
 
 
@@ -357,29 +369,6 @@ def _look_up(encoded: _Encoded, words: str) -> tuple[int, ...]:
             + ("no token covers it" if any(encoded.offsets) else "the tokenizer gives no offsets; use a position")
         )
     return tuple(found)
-
-
-def _positions(values: Any, n: int, name: str) -> list[int]:
-    """Positions from 0, without repetition."""
-    if not _is_many(values):
-        raise InvalidArgumentError(f"{name} must be a position or several, got {values!r}")
-    chosen = []
-    for value in values:
-        if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-            raise InvalidArgumentError(f"{name} must be integer positions, got {value!r}")
-        position = int(value)
-        if not -n <= position < n:
-            raise InvalidArgumentError(f"{name}: position {position} is out of range for {n} tokens ({-n} to {n - 1})")
-        chosen.append(position % n)
-    if not chosen:
-        raise InvalidArgumentError(f"{name} is empty: name at least one of the {n} positions")
-    if len(set(chosen)) < len(chosen):
-        raise InvalidArgumentError(f"{name}={list(values)!r} names a position twice")
-    return chosen
-
-
-def _is_many(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) != 0
 
 
 # -- what is told beside the scores ----------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ._positions import integer, is_many, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 
-__all__ = ["Heads", "capacities", "check_entries", "host", "integer", "is_many", "real"]
+__all__ = ["Heads", "capacities", "check_entries", "host", "real"]
 
 Array = NDArray[Any]
 Heads = Literal["mean", "max", "min"] | int | Sequence[float]
@@ -57,12 +58,11 @@ def _visible(visible: Any, n_layers: int, n: int, causal: bool) -> list[Array]:
     default = np.arange(1, n + 1) if causal else np.full(n, n)
     if visible is None:
         return [default] * n_layers
-    if not is_many(visible) or len(visible) != n_layers:
-        raise InvalidArgumentError(
-            f"visible={visible!r}: one entry a layer is needed, None or counts; {n_layers} layers"
-        )
+    entries = items(visible, "visible", "a sequence of one entry a layer, None or counts")
+    if len(entries) != n_layers:
+        raise InvalidArgumentError(f"visible has {len(entries)} entries; one a layer is needed: {n_layers}")
     out = []
-    for index, given in enumerate(visible):
+    for index, given in enumerate(entries):
         counts = default if given is None else host(real(given, f"visible[{index}]"))
         if counts.shape != (n,) or counts.dtype.kind not in "iu":
             raise InvalidArgumentError(
@@ -76,21 +76,6 @@ def _visible(visible: Any, n_layers: int, n: int, causal: bool) -> list[Array]:
             )
         out.append(counts)
     return out
-
-
-def is_many(value: object) -> bool:
-    """Whether it holds several positions: a 0-d array has ``__iter__`` and yet is one."""
-    return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
-
-
-def integer(value: Any, name: str) -> int:
-    """As an int; what is none is refused by name."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise InvalidArgumentError(f"{name} must be integers, got {value!r}")
-    try:
-        return int(value.__index__())
-    except TypeError:
-        raise InvalidArgumentError(f"{name} must be integers, got {value!r}") from None
 
 
 # ---- arrays: each function has one branch for numpy and one for torch ----------------------------------------------

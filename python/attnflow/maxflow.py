@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from ._frozen import Frozen
+from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
@@ -33,13 +34,15 @@ NONE = -3
 
 Algorithm = Literal["auto", "dinic", "push_relabel"]
 Progress = Callable[[int, int], object]
-Node = tuple[int, int]
 
 # Capacities from here on mean "unbounded" to the kernel.
 _UNBOUNDED = 1 << 62
 
 # More would be a slip of the pen.
 _MOST_THREADS = 1024
+
+# The kernel numbers nodes in 32 bits.
+_LONGEST_BLOCK = (1 << 32) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class Link:
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class Cut(Frozen):
     """A minimum cut, the one nearest the source.
 
     Attributes
@@ -97,7 +100,7 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cuts(Sequence[Sequence[Cut]]):
+class Cuts(Frozen, Sequence[Sequence[Cut]]):
     """Minimum cuts by ``[sink][source]``, unpacked when looked at: a bit a node is all that is stored."""
 
     _sizes: tuple[int, ...]
@@ -132,7 +135,7 @@ class Cuts(Sequence[Sequence[Cut]]):
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeFlows:
+class EdgeFlows(Frozen):
     """The flow on every edge that carries some, as parallel arrays of one entry an edge.
 
     Attributes
@@ -158,8 +161,8 @@ class EdgeFlows:
 
 
 @dataclass(frozen=True, eq=False)
-class Flows:
-    """Maximum flows between every source and every sink, certified.
+class Flows(Frozen):
+    """Maximum flows between every source and every sink, certified. All of it is read-only.
 
     Attributes
     ----------
@@ -176,7 +179,7 @@ class Flows:
         ``cuts[t][s]``: minimum cut of sink t and source s.
     flows : EdgeFlows or None
         One maximum flow, edge by edge.
-    stats : dict
+    stats : mapping
         edges, algorithm, threads, quantum (size of one unit of the exact arithmetic), searches, augmentations,
         touched_edges, index_bytes (shared by all sources), workspace_bytes (all threads), checked.
     """
@@ -187,7 +190,7 @@ class Flows:
     bottlenecks: NDArray[np.int32] | None = None
     cuts: Cuts | None = None
     flows: EdgeFlows | None = None
-    stats: dict[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Flows(n_sinks={self.values.shape[0]}, n_sources={self.values.shape[1]})"
@@ -267,22 +270,17 @@ def layered(
     >>> maxflow.layered([layer, layer], sinks=0, bottlenecks=True).bottlenecks  # the sink is the limit; layer 0 is
     array([[-2,  0]], dtype=int32)
     """
-    matrices = _layers(capacities)
-    sizes = [matrices[0].shape[1], *(matrix.shape[0] for matrix in matrices)]
-    links = [Link(layer, layer + 1, matrix) for layer, matrix in enumerate(matrices)]
-    everyone = range(sizes[0]) if sources is None else sources
-    return blocks(
+    layers = _layers(capacities)
+    top, size = len(layers), layers[0].capacities.shape[1]
+    sizes = [size, *(layer.capacities.shape[0] for layer in layers)]
+    givers = groups(range(size) if sources is None else sources, "sources", size, 0)
+    receivers = groups(sinks, "sinks", sizes[top], top)
+    return _solve(
         sizes,
-        links,
-        sources=_in_block(everyone, 0, sizes, "sources"),
-        sinks=_in_block(sinks, len(sizes) - 1, sizes, "sinks"),
-        threads=threads,
-        algorithm=algorithm,
-        bottlenecks=bottlenecks,
-        cuts=cuts,
-        flows=flows,
-        check=check,
-        progress=progress,
+        layers,
+        [[(0, position) for position in group] for group in givers],
+        [[(top, position) for position in group] for group in receivers],
+        _options(threads, algorithm, progress, bottlenecks=bottlenecks, cuts=cuts, flows=flows, check=check),
     )
 
 
@@ -309,7 +307,7 @@ def blocks(
     links : iterable of Link
         Any number between any two blocks; the graph of blocks may even have cycles.
     sources, sinks : sequence of nodes and of sequences of nodes
-        A node is a pair (block, position); an inner sequence of nodes acts as one super source or super sink.
+        A node is a pair (block, position); an inner sequence of nodes, or a set, is one super source or super sink.
     threads, algorithm, bottlenecks, cuts, flows, check, progress
         As for :func:`layered`.
 
@@ -331,44 +329,76 @@ def blocks(
     >>> blocks([2, 1, 1], [narrow, last], sources=[(0, 0), (0, 1), [(0, 0), (0, 1)]], sinks=[(2, 0)]).values
     array([[10.,  6., 10.]])
     """
-    sizes = [_integer(size, f"sizes[{b}]", low=1) for b, size in enumerate(_items(sizes, "sizes"))]
+    sizes = [integer(size, f"sizes[{b}]", low=1) for b, size in enumerate(items(sizes, "sizes", "a sequence of ints"))]
     if not sizes:
         raise InvalidArgumentError("sizes is empty; a network needs at least one block")
-    prepared = _kernel_links(_items(links, "links"), sizes)
-    first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    threads = _available_processors() if threads is None else _integer(threads, "threads", low=1)
-    if threads > _MOST_THREADS:
-        raise InvalidArgumentError(f"threads is {threads}; it must be at most {_MOST_THREADS}")
-    if not isinstance(algorithm, str) or algorithm not in ("auto", "dinic", "push_relabel"):
-        raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
-    wanted = {"bottlenecks": bottlenecks, "cuts": cuts, "flows": flows, "check": check}
-    for name, flag in wanted.items():
-        if not isinstance(flag, (bool, np.bool_)):
-            raise InvalidArgumentError(f"{name} is {flag!r}; it must be True or False")
-    if progress is not None and not callable(progress):
-        raise InvalidArgumentError(f"progress is {progress!r}; it must be a function of (done, total), or None")
-    raw = _core.solve(
+    return _solve(
         sizes,
-        prepared,
-        _node_sets(sources, sizes, first, "sources"),
-        _node_sets(sinks, sizes, first, "sinks"),
-        algorithm=algorithm,
-        threads=threads,
-        progress=progress,
-        **{name: bool(flag) for name, flag in wanted.items()},
+        _links(links, sizes),
+        node_groups(sources, "sources", sizes),
+        node_groups(sinks, "sinks", sizes),
+        _options(threads, algorithm, progress, bottlenecks=bottlenecks, cuts=cuts, flows=flows, check=check),
     )
+
+
+class _Edges(NamedTuple):
+    """A link whose shapes are checked, under the name that its caller knows its capacities by."""
+
+    name: str
+    giver: int
+    receiver: int
+    capacities: NDArray[Any]
+    offset: int = 0
+
+
+def _solve(
+    sizes: list[int],
+    edges: list[_Edges],
+    sources: list[list[Node]],
+    sinks: list[list[Node]],
+    options: dict[str, Any],
+) -> Flows:
+    first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    givers, receivers = (
+        [[first[block] + position for block, position in group] for group in joined] for joined in (sources, sinks)
+    )
+    try:
+        raw = _core.solve(sizes, _kernel_links(edges), givers, receivers, **options)
+    except InvalidCapacityError:
+        _refuse_entries(edges)
+        raise
     stats = raw["stats"]
     stats["quantum"] = math.ldexp(1.0, stats.pop("quantum_exponent"))
-    stats["checked"] = check
+    stats["checked"] = options["check"]
+    edge_flows = ("flow_link", "flow_receiver", "flow_giver", "flow")
     return Flows(
         values=raw["values"],
         lower=raw["lower"],
         upper=raw["upper"],
         bottlenecks=raw.get("bottlenecks"),
-        cuts=Cuts(tuple(sizes), raw["source_sides"], raw["values"]) if cuts else None,
-        flows=EdgeFlows(raw["flow_link"], raw["flow_receiver"], raw["flow_giver"], raw["flow"]) if flows else None,
+        cuts=Cuts(tuple(sizes), raw["source_sides"], raw["values"]) if options["cuts"] else None,
+        flows=EdgeFlows(*(raw[name] for name in edge_flows)) if options["flows"] else None,
         stats=stats,
     )
+
+
+def _options(threads: Any, algorithm: Any, progress: Any, **flags: Any) -> dict[str, Any]:
+    """The kernel's options, checked."""
+    if threads is None:
+        threads = _available_processors()
+    if not isinstance(algorithm, str) or algorithm not in ("auto", "dinic", "push_relabel"):
+        raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress is {progress!r}; it must be a function of (done, total), or None")
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise InvalidArgumentError(f"{name} is {flag!r}; it must be True or False")
+    return {
+        "threads": integer(threads, "threads", low=1, high=_MOST_THREADS),
+        "algorithm": algorithm,
+        "progress": progress,
+        **{name: bool(flag) for name, flag in flags.items()},
+    }
 
 
 def _available_processors() -> int:
@@ -376,14 +406,6 @@ def _available_processors() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
-
-
-def _integer(value: Any, name: str, *, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer >= {low}")
-    if value < low:
-        raise InvalidArgumentError(f"{name} is {value}; it must be >= {low}")
-    return int(value)
 
 
 # --- capacities -------------------------------------------------------------------------------------------------------
@@ -395,30 +417,29 @@ def _as_array(value: Any, name: str) -> NDArray[Any]:
     if callable(getattr(value, "detach", None)):  # a torch tensor: its gradient is no business of a flow
         value = value.detach()
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise InvalidCapacityError(
+            f"{name} has dtype {array.dtype} and shape {array.shape}; capacities must be float16, float32, float64 or "
+            "integers"
+        )
+    return array
 
 
-def _layers(capacities: Any) -> list[NDArray[Any]]:
-    if isinstance(capacities, np.ndarray):
-        if capacities.ndim != 3:
-            raise InvalidCapacityError(
-                f"capacities have shape {capacities.shape}; they must be (layers, n, n), or a sequence of matrices"
-            )
-        matrices = list(capacities)
-    elif isinstance(capacities, Sequence):
+def _layers(capacities: Any) -> list[_Edges]:
+    if isinstance(capacities, Sequence):
         matrices = [_as_array(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
         array = _as_array(capacities, "capacities")
-        if array.ndim != 3:
+        if array.ndim != 3 or array.shape[1] != array.shape[2]:
             raise InvalidCapacityError(
-                f"capacities are a {type(capacities).__name__} of shape {array.shape}; they must be (layers, n, n), "
-                "or a sequence of matrices"
+                f"capacities has shape {array.shape}; it must be (layers, n, n), or a sequence of matrices"
             )
         matrices = list(array)
     if not matrices:
-        raise InvalidCapacityError("capacities have 0 layers; at least one is needed")
+        raise InvalidCapacityError("capacities has 0 layers; at least one is needed")
     for layer, matrix in enumerate(matrices):
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise InvalidCapacityError(
@@ -429,157 +450,81 @@ def _layers(capacities: Any) -> list[NDArray[Any]]:
                 f"capacities[{layer}] has shape {matrix.shape}, but layer {layer - 1} ends in "
                 f"{matrices[layer - 1].shape[0]} nodes: it must have as many columns"
             )
-    if isinstance(capacities, np.ndarray) and capacities.shape[1] != capacities.shape[2]:
-        raise InvalidCapacityError(f"capacities have shape {capacities.shape}; each layer must be square")
-    return matrices
+    return [_Edges(f"capacities[{layer}]", layer, layer + 1, matrix) for layer, matrix in enumerate(matrices)]
 
 
-def _kernel_links(links: list[Link], sizes: list[int]) -> list[tuple[int, int, NDArray[Any], int]]:
-    """Links in the four dtypes the kernel reads: all integer, or all floating."""
-    arrays = []
-    for e, link in enumerate(links):
+def _links(links: Any, sizes: list[int]) -> list[_Edges]:
+    edges = []
+    for e, link in enumerate(items(links, "links", "a sequence of maxflow.Link")):
         if not isinstance(link, Link):
             raise InvalidArgumentError(f"links[{e}] is a {type(link).__name__}; it must be a maxflow.Link")
-        arrays.append(_checked_shape(e, link, sizes))
+        giver = integer(link.giver, f"the block links[{e}].giver", low=0, high=len(sizes) - 1)
+        receiver = integer(link.receiver, f"the block links[{e}].receiver", low=0, high=len(sizes) - 1)
+        offset = integer(link.offset, f"links[{e}].offset", low=-_LONGEST_BLOCK, high=_LONGEST_BLOCK)
+        name = f"links[{e}].capacities"
+        array = _as_array(link.capacities, name)
+        if offset and array.ndim != 1:
+            raise InvalidArgumentError(f"links[{e}].offset is {offset}, but only a diagonal (1-d) may have one")
+        if giver == receiver and array.ndim != 1:
+            raise InvalidArgumentError(f"links[{e}] joins block {giver} to itself; it must join two blocks")
+        n_receiver, n_giver = sizes[receiver], sizes[giver]
+        if array.shape not in ((n_receiver, n_giver), (n_giver,)):
+            raise InvalidCapacityError(
+                f"{name} has shape {array.shape}, but from block {giver} ({n_giver} nodes) to block {receiver} "
+                f"({n_receiver} nodes) it must be ({n_receiver}, {n_giver}), or ({n_giver},) for a diagonal"
+            )
+        edges.append(_Edges(name, giver, receiver, array, offset))
+    return edges
+
+
+def _kernel_links(edges: list[_Edges]) -> list[tuple[int, int, NDArray[Any], int]]:
+    """In the four dtypes the kernel reads: all integer, or all floating."""
+    arrays = [link.capacities for link in edges]
     # A diagonal of infinities among integers stays with the integers.
     integral = all(a.dtype.kind in "iu" or (a.ndim == 1 and _whole(a)) for a in arrays)
-    out = []
-    for e, (link, array) in enumerate(zip(links, arrays, strict=True)):
-        native = _as_integers(e, array) if integral else _as_floats(e, array)
-        out.append((int(link.giver), int(link.receiver), native, int(link.offset)))
-    return out
-
-
-def _checked_shape(e: int, link: Link, sizes: list[int]) -> NDArray[Any]:
-    for name in ("giver", "receiver"):
-        block = _integer(getattr(link, name), f"links[{e}].{name}", low=0)
-        if block >= len(sizes):
-            raise InvalidArgumentError(f"links[{e}].{name} is block {block}, but there are {len(sizes)}")
-    array = _as_array(link.capacities, f"links[{e}].capacities")
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InvalidCapacityError(
-            f"links[{e}] has capacities of dtype {array.dtype}; they must be float16, float32, float64 or integers"
-        )
-    expected: tuple[int, ...] = (sizes[link.receiver], sizes[link.giver])
-    if array.ndim == 1:
-        expected = (sizes[link.giver],)
-        if isinstance(link.offset, bool) or not isinstance(link.offset, (int, np.integer)):
-            raise InvalidArgumentError(f"links[{e}].offset is {link.offset!r}; it must be an integer")
-        if abs(int(link.offset)) >= 1 << 32:
-            raise InvalidArgumentError(f"links[{e}].offset is {link.offset}; no block is as long as that")
-    elif link.offset:
-        raise InvalidArgumentError(f"links[{e}] has offset {link.offset}, but only a diagonal (1-d) may have one")
-    elif link.giver == link.receiver:
-        raise InvalidArgumentError(f"links[{e}] joins block {link.giver} to itself; it must join two blocks")
-    if array.shape != expected:
-        raise InvalidCapacityError(
-            f"links[{e}] has capacities of shape {array.shape}, but from block {link.giver} "
-            f"({sizes[link.giver]} nodes) to block {link.receiver} ({sizes[link.receiver]} nodes) they must be "
-            f"({sizes[link.receiver]}, {sizes[link.giver]}), or ({sizes[link.giver]},) for a diagonal"
-        )
-    return array
+    convert = _as_integers if integral else _as_floats
+    return [(giver, receiver, convert(name, array), offset) for name, giver, receiver, array, offset in edges]
 
 
 def _whole(array: NDArray[Any]) -> bool:
     return bool(np.all((array == np.floor(array)) & (array != -np.inf)))
 
 
-def _as_integers(e: int, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind == "f":  # a whole-number diagonal
-        finite = np.where(np.isposinf(array), 0, array)
-        if finite.size and np.abs(finite).max() >= _UNBOUNDED:
-            raise InvalidCapacityError(
-                f"links[{e}] holds {finite[np.abs(finite).argmax()]}; integers must be below 2^62"
-            )
-        return np.where(np.isposinf(array), _UNBOUNDED, finite.astype(np.int64))
-    if array.dtype.itemsize == 8 or array.dtype == np.uint32:
-        if array.size and int(array.max()) >= _UNBOUNDED:
-            where = tuple(int(i) for i in np.unravel_index(int(array.argmax()), array.shape))
-            raise InvalidCapacityError(f"links[{e}] holds {int(array.max())} at {where}; integers must be below 2^62")
-        return array.astype(np.int64, copy=False)
-    return array.astype(np.int32, copy=False)
+def _as_integers(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "f":  # a diagonal of whole numbers
+        unbounded = np.isposinf(array)
+        finite = np.where(unbounded, 0, np.maximum(array, -1))  # the kernel refuses what is negative
+        _check_largest(name, finite, _UNBOUNDED - 1, "integers must be below 2^62")
+        return np.where(unbounded, _UNBOUNDED, finite.astype(np.int64))
+    if array.dtype.itemsize == 8:
+        _check_largest(name, array, _UNBOUNDED - 1, "integers must be below 2^62")
+    return array.astype(np.int32 if np.can_cast(array.dtype, np.int32) else np.int64, copy=False)
 
 
-def _as_floats(e: int, array: NDArray[Any]) -> NDArray[Any]:
+def _as_floats(name: str, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "iu":
-        converted = array.astype(np.float64)
-        if array.size and int(array.max()) > 1 << 53:
-            raise InvalidCapacityError(
-                f"links[{e}] holds the integer {int(array.max())} beside links of floating point; integers above 2^53 "
-                "would lose digits: make every link integer, or scale them down"
-            )
-        return converted
+        rule = "beside floating point, integers above 2^53 would lose digits: make all integer, or scale them down"
+        _check_largest(name, array, 1 << 53, rule)
+        return array.astype(np.float64)
     return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
 
 
-# --- sources and sinks ------------------------------------------------------------------------------------------------
+def _check_largest(name: str, array: NDArray[Any], limit: int, rule: str) -> None:
+    if int(array.max()) > limit:
+        raise InvalidCapacityError(f"{_entry(name, array, int(array.argmax()))}; {rule}")
 
 
-def _items(value: Any, name: str) -> list[Any]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be a sequence")
-    return list(value)
+def _refuse_entries(edges: list[_Edges]) -> None:
+    """Name what the kernel refused, NaN or negative, as the caller knows it: the kernel numbers links."""
+    for name, _, _, array, _ in edges:
+        refused = ~(array >= 0)
+        if refused.any():
+            raise InvalidCapacityError(
+                f"{_entry(name, array, int(refused.argmax()))}; the entries of {name}, of shape {array.shape}, must be "
+                ">= 0"
+            ) from None
 
 
-def _in_block(positions: Any, block: int, sizes: Sequence[int], name: str) -> list[list[Node]]:
-    """Positions of one block, or sets of them, as sets of nodes."""
-
-    def node(position: Any, where: str) -> Node:
-        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
-            raise InvalidArgumentError(f"{where} is {position!r}; it must be a position, an integer")
-        if not -sizes[block] <= position < sizes[block]:
-            raise InvalidArgumentError(f"{where} is {position}, out of range for {sizes[block]} positions")
-        return block, int(position) % sizes[block]
-
-    if isinstance(positions, (int, np.integer)):
-        return [[node(positions, name)]]
-    if isinstance(positions, AbstractSet):
-        positions = [positions]
-    sets = []
-    for i, item in enumerate(_items(positions, name)):
-        if isinstance(item, (int, np.integer)):
-            sets.append([node(item, f"{name}[{i}]")])
-        else:
-            sets.append([node(p, f"{name}[{i}]") for p in _items(item, f"{name}[{i}]")])
-    return sets
-
-
-def _is_node(item: Any) -> bool:
-    return (
-        isinstance(item, Sequence)
-        and not isinstance(item, str)
-        and len(item) == 2
-        and all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in item)
-    )
-
-
-def _node_sets(value: Any, sizes: Sequence[int], first: Sequence[int], name: str) -> list[list[int]]:
-    """Global node numbers of every set."""
-
-    def number(node: Any, where: str) -> int:
-        if not _is_node(node):
-            raise InvalidArgumentError(f"{where} is {node!r}; a node is a pair (block, position) of integers")
-        block, position = (int(part) for part in node)
-        if not 0 <= block < len(sizes):
-            raise InvalidArgumentError(f"{where} names block {block}, but there are {len(sizes)}")
-        if not -sizes[block] <= position < sizes[block]:
-            raise InvalidArgumentError(
-                f"{where} names position {position} of block {block}, out of range for {sizes[block]} positions"
-            )
-        return first[block] + position % sizes[block]
-
-    def members() -> Iterator[list[int]]:
-        for i, item in enumerate([value] if _is_node(value) else _items(value, name)):
-            where = f"{name}[{i}]"
-            if _is_node(item):
-                yield [number(item, where)]
-            else:
-                yield sorted({number(node, where) for node in _items(item, where)})
-
-    sets = list(members())
-    if not sets:
-        raise InvalidArgumentError(f"{name} is empty; at least one is needed")
-    for i, nodes in enumerate(sets):
-        if not nodes:
-            raise InvalidArgumentError(f"{name}[{i}] is an empty set; a source or sink needs at least one node")
-    return sets
+def _entry(name: str, array: NDArray[Any], flat: int) -> str:
+    place = tuple(int(index) for index in np.unravel_index(flat, array.shape))
+    return f"{name}[{', '.join(map(str, place))}] is {array[place]}"

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from . import matrices, maxflow
+from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .matrices import Heads, integer, is_many
+from .matrices import Heads
 from .maxflow import Algorithm, Flows, Link, Progress
 
 __all__ = ["Network"]
 
-Positions = int | Iterable[int | Iterable[int]]
 AnyLink = Link | tuple[int, int, Any] | tuple[int, int, Any, int]
 
 
@@ -194,13 +194,10 @@ class Network:
         array([[1.5, 1. ],
                [1. , 1.5]])
         """
-        if not is_many(sizes):
-            raise InvalidArgumentError(f"sizes={sizes!r}: a sequence of the blocks' numbers of nodes is needed")
-        if not is_many(links):
-            raise InvalidArgumentError(f"links must be a sequence of links, not {links!r}")
-        blocks = tuple(integer(size, "sizes") for size in sizes)
+        counts = items(sizes, "sizes", "a sequence of ints")
+        blocks = tuple(integer(size, f"sizes[{block}]") for block, size in enumerate(counts))
         made = []
-        for index, entry in enumerate(links):
+        for index, entry in enumerate(items(links, "links", "a sequence of links")):
             if isinstance(entry, Link):
                 giver, receiver, capacities, offset = entry.giver, entry.receiver, entry.capacities, entry.offset
             elif isinstance(entry, (tuple, list)) and len(entry) in (3, 4):
@@ -219,10 +216,10 @@ class Network:
             matrices.check_entries(array, place, ("receiver", "giver")[-array.ndim :], unbounded=True)
             made.append(
                 Link(
-                    integer(giver, f"{place}: giver"),
-                    integer(receiver, f"{place}: receiver"),
+                    integer(giver, f"links[{index}].giver"),
+                    integer(receiver, f"links[{index}].receiver"),
                     matrices.host(array),
-                    integer(offset, f"{place}: offset"),
+                    integer(offset, f"links[{index}].offset"),
                 )
             )
         return cls(blocks, tuple(made))
@@ -282,15 +279,13 @@ class Network:
         >>> network.pooled([0, 2]).source_flows().values
         array([[0.5, 0. , 0.5, 0. ]])
         """
-        size = self.sizes[-1]
-        chosen = list(range(size)) if positions is None else _positions(positions, size, "positions")
-        if len(set(chosen)) != len(chosen):
-            raise InvalidArgumentError(f"positions={positions!r} repeats a position: each may be pooled once")
+        size, last = self.sizes[-1], len(self.sizes) - 1
+        everyone = range(size) if positions is None else positions
+        chosen = distinct(everyone, "positions", size, f"block {last}")
         dtype = np.result_type(np.float32, *(link.capacities.dtype for link in self.links))
         weights = np.zeros((1, size), dtype=dtype)
         weights[0, chosen] = 1 / len(chosen)
         weights.flags.writeable = False
-        last = len(self.sizes) - 1
         return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)))
 
     def source_flows(
@@ -339,15 +334,14 @@ class Network:
         array([[0.333, 0.333, 0.333],
                [0.667, 0.667, 0.667]])
         """
-        first, last = self.sizes[0], self.sizes[-1]
-        if sources is None:
-            sources = range(first)
-        top = len(self.sizes) - 1
+        first, top = self.sizes[0], len(self.sizes) - 1
+        givers = groups(range(first) if sources is None else sources, "sources", first, 0)
+        receivers = groups(sinks, "sinks", self.sizes[top], top)
         return maxflow.blocks(
             self.sizes,
             self.links,
-            sources=[[(0, position) for position in group] for group in _groups(sources, first, "sources")],
-            sinks=[[(top, position) for position in group] for group in _groups(sinks, last, "sinks")],
+            sources=[[(0, position) for position in group] for group in givers],
+            sinks=[[(top, position) for position in group] for group in receivers],
             threads=threads,
             algorithm=algorithm,
             bottlenecks=bottlenecks,
@@ -390,37 +384,6 @@ class Network:
     def _layered(cls, layers: list[Any]) -> Network:
         links = tuple(Link(index, index + 1, layer) for index, layer in enumerate(layers))
         return cls((layers[0].shape[0],) * (len(layers) + 1), links)
-
-
-# ---- positions -----------------------------------------------------------------------------------------------------
-
-
-def _groups(positions: Positions, size: int, name: str) -> list[list[int]]:
-    """The sinks or sources as lists of positions, each to be joined in one super node."""
-    if isinstance(positions, (set, frozenset)) or not is_many(positions):
-        positions = [cast("int", positions)]
-    groups = [
-        _positions(entry if is_many(entry) else [entry], size, name) for entry in cast("Iterable[Any]", positions)
-    ]
-    if not groups:
-        raise InvalidArgumentError(f"{name} is empty: name at least one of the {size} positions")
-    return groups
-
-
-def _positions(members: Iterable[Any], size: int, name: str) -> list[int]:
-    if not is_many(members):
-        raise InvalidArgumentError(f"{name} must be positions, not {members!r}")
-    chosen = []
-    for member in members:
-        position = integer(member, name)
-        if not -size <= position < size:
-            raise InvalidArgumentError(
-                f"{name}: position {position} is out of range for {size} positions (allowed: {-size} to {size - 1})"
-            )
-        chosen.append(position % size)
-    if not chosen:
-        raise InvalidArgumentError(f"{name} holds an empty set: each needs at least one of the {size} positions")
-    return chosen
 
 
 def _count_edges(link: Link, n_receivers: int) -> int:

@@ -249,10 +249,23 @@ def test_half_precision_is_recognised_too(family: str, dtype: str, ids: Any) -> 
     assert (got - expected).abs().max() <= (0.1 if dtype == "bfloat16" else 0.02)
 
 
+FIRST = {
+    "bloom": "transformer.h.0.self_attention",
+    "deberta_v2": "encoder.layer.0.attention.self",
+    "falcon": "transformer.h.0.self_attention",
+    "falcon_alibi": "transformer.h.0.self_attention",
+    "gptj": "transformer.h.0.attn",
+    "openai_gpt": "transformer.h.0.attn",
+    "mpnet": "encoder.layer.0.attention.attn",
+}
+
+
 @pytest.mark.parametrize("family", sorted(HOOKED))
-def test_models_without_the_interface_are_refused_by_name(family: str, ids: Any) -> None:
-    with pytest.raises(CaptureError, match=r"(For|Model).*attention"):
-        contributions(build(family), ids, measure="alti")
+def test_models_without_the_interface_are_refused_with_the_layer_named(family: str, ids: Any) -> None:
+    model = build(family)
+    refusal = rf"^layer '{FIRST[family]}': .*{type(model).__name__}.*use measure='attention'"
+    with pytest.raises(CaptureError, match=refusal):
+        contributions(model, ids, measure="alti")
 
 
 def test_a_projection_that_is_adapted_is_asked_for_its_answers(ids: Any) -> None:

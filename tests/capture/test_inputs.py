@@ -94,13 +94,17 @@ def test_encoder_decoder_models_are_refused_and_their_encoder_accepted() -> None
         contributions(transformers.BartForConditionalGeneration(config), [5, 6, 7])
 
 
-def test_a_model_without_any_attention_is_refused() -> None:
+@pytest.mark.parametrize("measure", ["attention", "alti"])
+def test_a_model_without_any_attention_is_told_so(measure: str) -> None:
     config = transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4)
-    with pytest.raises(CaptureError, match=r"MambaForCausalLM"):
-        contributions(transformers.MambaForCausalLM(config), [5, 6, 7])
+    with pytest.raises(CaptureError, match=r"^MambaForCausalLM has no attention to capture") as refusal:
+        contributions(transformers.MambaForCausalLM(config), [5, 6, 7], measure=measure)
+    assert "measure=" not in str(refusal.value)  # no measure would help
 
 
-def test_a_hybrid_model_names_the_layer_without_attention() -> None:
+@pytest.mark.parametrize("measure", ["attention", "alti"])
+@pytest.mark.parametrize("without", [0, 1])
+def test_a_hybrid_model_names_the_layer_without_attention(without: int, measure: str) -> None:
     config = transformers.Qwen3NextConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -117,17 +121,11 @@ def test_a_hybrid_model_names_the_layer_without_attention() -> None:
         num_experts_per_tok=2,
         moe_intermediate_size=16,
         shared_expert_intermediate_size=16,
+        layer_types=["linear_attention" if layer == without else "full_attention" for layer in range(4)],
     )
-    with pytest.raises(CaptureError, match=r"model\.layers\.0'.*1 of 4 layers"):
-        contributions(transformers.Qwen3NextForCausalLM(config).eval(), [5, 6, 7])
-
-
-def test_numbers_that_are_not_finite_name_the_layer() -> None:
-    model = build("llama")
-    with torch.no_grad():
-        model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
-    with pytest.raises(CaptureError, match=r"model\.layers\.1"):
-        contributions(model, [1, 2, 3])
+    with pytest.raises(CaptureError, match=rf"^layer 'model\.layers\.{without}' .*Hybrid models") as refusal:
+        contributions(transformers.Qwen3NextForCausalLM(config).eval(), [5, 6, 7], measure=measure)
+    assert "measure=" not in str(refusal.value)
 
 
 def test_context_lengths() -> None:

@@ -105,6 +105,8 @@ def test_what_was_not_verified_is_never_called_verified() -> None:
     good, bad = sample(), sample(verified=False)
     assert wording.verified_line(good, good) == "verified: flow = cut for all 28 solves"
     assert wording.verified_line(good, bad).startswith("NOT verified")
+    one = sample([" be"], values=[[0.2]], lower=[[0.2]], upper=[[0.2]], bottlenecks=[[0]], flows=0)
+    assert wording.verified_line(one) == "verified: flow = cut for the one solve"
     assert any(caveat.severe and caveat.title == "Not verified" for caveat in wording.caveats(bad))
 
 
@@ -114,6 +116,19 @@ def test_no_flow_and_no_ranking_are_said() -> None:
     assert wording.caveats(none)[0].title == "No flow at all"
     same = np.ones((1, 14))
     assert wording.caveats(sample(values=same, lower=same, upper=same))[0].title == "No ranking"
+
+
+@pytest.mark.parametrize("scores", [[[0.2, 0.4]], [[0.4, 0.2]]])
+def test_two_players_have_no_ranking_to_speak_of(scores: list[list[float]]) -> None:
+    """Of two any order is that of the tokens or its reverse: a correlation of 1 is no finding, and not called one."""
+    two = sample(["to", " be"], values=scores, lower=scores, upper=scores, bottlenecks=[[0, 1]], flows=0)
+    assert abs(two.position_correlation) == 1
+    assert [(caveat.severe, caveat.title) for caveat in wording.caveats(two)] == [
+        (False, "Too few players for a ranking")
+    ]
+    four = np.array([[0.1, 0.2, 0.3, 0.4]])
+    enough = sample(["a", "b", "c", "d"], values=four, lower=four, upper=four, bottlenecks=[[0, 1, 2, 3]], flows=0)
+    assert wording.caveats(enough)[0].title == "This ranking is the order of the tokens"
 
 
 def test_results_of_other_tokens_are_not_compared() -> None:

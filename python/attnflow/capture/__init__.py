@@ -11,6 +11,7 @@ that ``output_attentions=True`` would return is never made. Where to read on:
 ``_attention``      probabilities of one layer, a block of queries at a time, and the proof that they are the model's
 ``_layers``         which layers ought to report, and the assertion that each did, once and in order
 ``_subblock``       residual, projection and norm around an attention, recognised and proved by numbers
+``_finite``         numbers that are not finite, traced to the module they come from
 ``measures``        what a contribution is: raw attention, ALTI, and how to add another
 ``_state``          the promise to leave the model as it was found
 """

@@ -176,7 +176,7 @@ class ComputedAttention(Attention):
             raise CaptureError(
                 f"layer {self.name!r}: the attention recomputed from its queries and keys gives an output that is off "
                 f"by {float(worst):.2g} of the values' scale (limit {limit:g}): the layer does something else than "
-                "softmax(q k) v, or its numbers are not finite. Load the model in float32 with "
+                "softmax(q k) v. Load the model in float32 with "
                 "attn_implementation='eager' or 'sdpa'; if that fails too, pass matrices of your own to Network"
             )
 

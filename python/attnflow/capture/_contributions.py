@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attnflow.capture import _hooks, _interface, _layers, _state
+from attnflow.capture import _finite, _hooks, _interface, _layers, _state
 from attnflow.capture._attention import Attention, ComputedAttention
 from attnflow.capture._inputs import prepare, refuse_unknown_kinds, text_configuration
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
@@ -148,14 +148,19 @@ def contributions(
     run = _Run(model, config, text.ids, chosen, progress, block_bytes)
     with _state.evaluation(model):
         path: Literal["interface", "hooks"] = "interface"
-        outputs = run.through_interface() if _interface.available() and _layers.uses_interface(model) else None
-        if not run.names:
-            path = "hooks"
-            outputs = run.through_hooks()
+        try:
+            outputs = run.through_interface() if _interface.available() and _layers.uses_interface(model) else None
+            if not run.names:
+                path = "hooks"
+                outputs = run.through_hooks()
+            _finite.verify_output(model, outputs)
+        except CaptureError:
+            _finite.name_the_source(model, run.forward)
+            raise
     names = _layers.verify_calls(model, config, run.names)
     for name, matrix in zip(names, run.matrices, strict=True):
         if not bool(torch.isfinite(matrix).all()):
-            raise CaptureError(f"layer {name!r}: its contributions are not all finite numbers; is the model's output?")
+            raise CaptureError(f"layer {name!r}: its contributions are not all finite numbers")
     logits = getattr(outputs, "logits", None)
     return Contributions(
         matrices=tuple(matrix.to(text.ids.device) for matrix in run.matrices),
@@ -194,32 +199,28 @@ class _Run:
         """Run the model with a listener at the attention interface."""
         with _interface.listening(self.model, self._attention, self.block_bytes):
             if not self.measure.needs_subblock:
-                return self._forward()
+                return self.forward()
             with taping(self.model, self._layer) as self.tapes:
-                return self._forward()
+                return self.forward()
 
     def through_hooks(self) -> Any:
         """Run the model with eager attention and catch its weights."""
-        if self.measure.needs_subblock:
-            raise CaptureError(
-                f"measure {self.measure.name!r} needs a model that uses transformers' attention interface, and "
-                f"{type(self.model).__name__} does not: use measure='attention'"
-            )
         placeholders: list[Tensor] = []
         n = self.ids.shape[1]
         with (
             _state.eager_configuration(self.model) as changed,
             _hooks.catching(self.model, n, self._report, placeholders, self.block_bytes),
         ):
-            outputs = self._forward(output_attentions=True)
+            outputs = self.forward(output_attentions=True)
         _hooks.verify_returned(self.model, outputs, placeholders)
         if not changed:
             return outputs
-        own = self._forward()
+        own = self.forward()
         _hooks.verify_output(self.model, outputs, own)
         return own
 
-    def _forward(self, **options: Any) -> Any:
+    def forward(self, **options: Any) -> Any:
+        """Run the model on the text as it is."""
         options = {"output_attentions": False, "use_cache": False, "return_dict": True, **options}
         parameters = inspect.signature(self.model.forward).parameters
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -249,9 +250,21 @@ class _Run:
             return  # missing layers are named at the end
         if len(tape.attentions) > 1:
             raise CaptureError(f"layer {name!r} computed {len(tape.attentions)} attentions in one run, expected 1")
-        self._report(None, tape.attentions[0], resolve(name, tape))
+        (attention,) = tape.attentions
+        try:
+            subblock = resolve(name, tape)
+        except CaptureError:
+            # The measure that is advised instead could not follow a hybrid model either.
+            _layers.refuse_hybrid(self.model, attention.name)
+            raise
+        self._report(None, attention, subblock)
 
     def _report(self, _: nn.Module | None, attention: Attention, subblock: SubBlock | None = None) -> None:
+        if self.measure.needs_subblock and subblock is None:
+            raise CaptureError(
+                f"layer {attention.name!r}: measure {self.measure.name!r} needs a layer that asks transformers' "
+                f"attention interface, and those of {type(self.model).__name__} do not: use measure='attention'"
+            )
         self.matrices.append(self.measure.matrix(attention, subblock))
         self.visible.append(attention.visible)
         self.names.append(attention.name)

@@ -15,7 +15,12 @@ from torch import nn
 
 from attnflow.errors import CaptureError
 
-__all__ = ["expected_calls", "layer_of", "listens_at_interface", "uses_interface", "verify_calls"]
+__all__ = ["expected_calls", "layer_of", "listens_at_interface", "refuse_hybrid", "uses_interface", "verify_calls"]
+
+_HYBRID = (
+    "Hybrid models have layers without softmax attention, through which no attention flow is defined; if this layer "
+    "does have one, build the matrices yourself and pass them to attnflow.Network"
+)
 
 
 def listens_at_interface(module: nn.Module) -> bool:
@@ -50,6 +55,14 @@ def layer_of(model: nn.Module, name: str) -> str | None:
     return f"{found[0][0]}.{found[0][1]}" if found else None
 
 
+def refuse_hybrid(model: nn.Module, name: str) -> None:
+    """Raise if the stack around an attention module has a layer without any."""
+    stack, _ = places(model, name)[-1]
+    for index, layer in enumerate(model.get_submodule(stack).children()):
+        if not uses_interface(layer):
+            raise CaptureError(f"layer '{stack}.{index}' has no attention that could be captured. {_HYBRID}")
+
+
 def expected_calls(config: Any) -> int | None:
     """How many layers the configuration promises, or None if it does not say."""
     number = getattr(config, "num_hidden_layers", None)
@@ -82,8 +95,9 @@ def verify_calls(model: nn.Module, config: Any, called: Sequence[str]) -> tuple[
     expected = expected_calls(config)
     if not called:
         raise CaptureError(
-            f"no attention of {type(model).__name__} could be captured: it neither uses transformers' attention "
-            "interface nor returns attentions. Build the matrices yourself and pass them to attnflow.Network"
+            f"{type(model).__name__} has no attention to capture: no layer asks transformers' attention interface, and "
+            "none returns attention weights. Models without attention (Mamba and other state space models) have no "
+            "attention flow; take a transformer, or pass matrices of your own to attnflow.Network"
         )
     found = [places(model, name) for name in called]
     # The innermost stack that holds them all.
@@ -116,8 +130,7 @@ def verify_calls(model: nn.Module, config: Any, called: Sequence[str]) -> tuple[
     missing = sorted(set(promised) - set(indices))
     if missing:
         raise CaptureError(
-            f"layer '{stack}.{missing[0]}' did not report its attention ({len(called)} of {len(promised)} layers "
-            "did). Hybrid models have layers without softmax attention, through which no attention flow is defined; "
-            "if this layer does have one, build the matrices yourself and pass them to attnflow.Network"
+            f"layer '{stack}.{missing[0]}' did not report its attention ({len(called)} of {len(promised)} layers did). "
+            f"{_HYBRID}"
         )
     raise CaptureError(f"layers of {stack!r} reported in the order {indices}, expected {promised}")

@@ -30,7 +30,7 @@ from attnflow.capture._attention import ComputedAttention, tolerance
 from attnflow.capture._layers import layer_of, listens_at_interface
 from attnflow.errors import CaptureError
 
-__all__ = ["SubBlock", "Tape", "resolve", "taping"]
+__all__ = ["SubBlock", "Tape", "first_tensor", "resolve", "taping"]
 
 
 @dataclass
@@ -109,13 +109,13 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
 
     def begin(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            running[name] = Tape(read=_first((*args, *kwargs.values())))
+            running[name] = Tape(read=first_tensor((*args, *kwargs.values())))
 
         return hook
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            read, wrote = _first((*args, *kwargs.values())), _first(output)
+            read, wrote = first_tensor((*args, *kwargs.values())), first_tensor(output)
             if name in running and read is not None and wrote is not None:
                 running[name].entries.append(Entry(module, read, wrote))
 
@@ -124,7 +124,7 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
     def end(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
             tape = running.pop(name)
-            tape.wrote = _first(output)
+            tape.wrote = first_tensor(output)
             done(name, tape)
 
         return hook
@@ -308,7 +308,7 @@ def _is_linear_output(attention: ComputedAttention, projection: Tensor, module: 
     return bool(((rest - constant).abs() <= tolerance(attention.model_dtype) * scale).all())
 
 
-def _first(values: Any) -> Tensor | None:
+def first_tensor(values: Any) -> Tensor | None:
     """The first floating point tensor among the arguments or results of a module."""
     if isinstance(values, Tensor):
         return values if values.dtype.is_floating_point else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import attnflow
 
 from ._models import load
+from ._output import add_save, give, require_packages
 from ._progress import Progress
 
 __all__ = ["add", "run"]
 
-_SUFFIXES = (".html", ".json", ".npz", ".svg")
+# What is neither a word nor a name: positions, or a slip in writing them.
+_POSITIONS = re.compile(r"[\d\s,+-]*")
 
 
 def add(commands: Any) -> None:
@@ -30,7 +32,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--target",
         type=_target,
-        help="what to explain: a position or several joined (3 or 3,4; -1 is the last), or a name such as cls or mean; "
+        help="what to explain: a position or several joined (3 or 3,4; -1 is the last), cls (the class token), mean "
+        "(over the text's positions), or words of the text, written word:2020 or word:mean where they look like these; "
         "by default the next token of a language model, the class token of an encoder",
     )
     parser.add_argument("--measure", default="alti", help="contribution measure: alti (default) or attention")
@@ -49,14 +52,7 @@ def add(commands: Any) -> None:
         "--compare", action="store_true", help="show the published method, plain attention flow, beside it"
     )
     parser.add_argument("--threads", type=_threads, metavar="N", help="threads to use; by default one a core")
-    parser.add_argument(
-        "--save",
-        type=_file,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write .html, .svg, .json or .npz; may be repeated (.json and .npz hold the first method alone)",
-    )
+    add_save(parser)
     parser.set_defaults(run=run)
 
 
@@ -65,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     text = _text(arguments.text)
     if not text:
         raise attnflow.errors.InvalidArgumentError("the text is empty: there is nothing to explain")
+    require_packages(arguments.save)
     with Progress() as progress:
         progress.say("loading the model")
         model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads)
@@ -90,10 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
             published: dict[str, Any] = {"measure": "attention", "calibration": None, "residual": 0.5}
             step = progress.stage("explaining as published")
             others.append(attnflow.explain(model, tokenizer, text, progress=step, **published, **options))
-    result.show(compare=others)
-    for path in arguments.save:
-        result.save(path, compare=others if path.suffix.lower() in (".html", ".svg") else ())
-        print(f"wrote {path}", file=sys.stderr)
+    give(result, others, arguments.save)
 
 
 def _text(text: str) -> str:
@@ -107,10 +101,14 @@ def _text(text: str) -> str:
 
 
 def _target(value: str) -> int | list[int] | str:
+    if not _POSITIONS.fullmatch(value):
+        return value
     try:
         positions = [int(part) for part in value.split(",")]
     except ValueError:
-        return value
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is neither a position nor several such as 3,4; if it stands in the text, write 'word:{value}'"
+        ) from None
     return positions[0] if len(positions) == 1 else positions
 
 
@@ -136,15 +134,3 @@ def _threads(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"{value!r} is no number of threads: it must be 1 or more")
     return int(value)
-
-
-def _file(value: str) -> Path:
-    """Found out before a model is loaded: a file that could not be written in the end."""
-    path = Path(value)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{value!r} must end in one of {', '.join(_SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{value!r} is a folder")
-    return path

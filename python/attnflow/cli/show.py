@@ -8,6 +8,8 @@ from typing import Any
 
 import attnflow
 
+from ._output import add_save, give, require_packages
+
 __all__ = ["add", "run"]
 
 
@@ -20,16 +22,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--compare", type=Path, action="append", default=[], metavar="FILE", help="a second result, shown beside it"
     )
-    parser.add_argument(
-        "--save", type=Path, action="append", default=[], metavar="FILE", help="also write .html, .svg, .json or .npz"
-    )
+    add_save(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, show, and write what was asked for."""
+    require_packages(arguments.save)
     result = attnflow.Attribution.load(arguments.file)
     others = [attnflow.Attribution.load(path) for path in arguments.compare]
-    result.show(compare=others)
-    for path in arguments.save:
-        result.save(path, compare=others if path.suffix.lower() in (".html", ".svg") else ())
+    give(result, others, arguments.save)

@@ -237,10 +237,11 @@ def caveats(result: Attribution) -> list[Caveat]:
 
 def verified_line(*results: Attribution) -> str:
     """The one line about the certificate."""
-    solves = count(sum(result.values.size for result in results))
+    n_solves = sum(result.values.size for result in results)
+    solves = "the one solve" if n_solves == 1 else f"all {count(n_solves)} solves"
     if all(result.verified for result in results):
-        return f"verified: flow = cut for all {solves} solves"
-    return f"NOT verified: {solves} solves were not all checked against their cuts"
+        return f"verified: flow = cut for {solves}"
+    return f"NOT verified: flow = cut was not checked for {solves}"
 
 
 def decimals(highest: float) -> int:

@@ -1,0 +1,59 @@
+"""What a command gives out: what could fail in the end is found out before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import attnflow
+
+__all__ = ["add_save", "give", "require_packages"]
+
+_SUFFIXES = (".html", ".json", ".npz", ".svg")
+_HOLD_SEVERAL = (".html", ".svg")
+
+
+def add_save(parser: argparse.ArgumentParser) -> None:
+    """Describe ``--save`` to argparse."""
+    parser.add_argument(
+        "--save",
+        type=_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write .html, .svg, .json or .npz; may be repeated (.json and .npz hold the first result alone)",
+    )
+
+
+def require_packages(paths: Sequence[Path]) -> None:
+    """Refuse to start what could not be shown or saved for want of a package."""
+    pages = [("jinja2", f"--save {path}") for path in paths if path.suffix.lower() == ".html"]
+    for package, purpose in [("rich", "showing a result in a terminal"), *pages]:
+        if find_spec(package) is None:
+            raise attnflow.errors.MissingDependencyError(f"{purpose} needs {package}: pip install 'attnflow[views]'")
+
+
+def give(result: attnflow.Attribution, others: Sequence[attnflow.Attribution], paths: Sequence[Path]) -> None:
+    """Show a result with others beside it, and write it to files."""
+    result.show(compare=others)
+    for path in paths:
+        result.save(path, compare=others if path.suffix.lower() in _HOLD_SEVERAL else ())
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _file(value: str) -> Path:
+    """A file that can be written, as far as can be told beforehand."""
+    path = Path(value)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{value!r} must end in one of {', '.join(_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{value!r} is in a folder that cannot be written to")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{value!r} is a folder")
+    return path
