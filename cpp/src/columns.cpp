@@ -132,6 +132,7 @@ void ColumnFlow::between_columns(const std::vector<Word>& reached_nodes) {
     std::fill(givers_.begin(), givers_.end(), 0);
     std::fill(spike_givers_.begin(), spike_givers_.end(), 0);
     std::fill(next_.begin(), next_.end(), 0);
+    transfers_.reserve(most_transfers() + 2);  // a step that reaches the limit may add one more
     // [k] what column k could still give to the sink's column after layer l
     std::vector<Units>& gatherable = to_gather_;
     std::fill(gatherable.begin(), gatherable.end(), 0);
@@ -240,7 +241,7 @@ void ColumnFlow::by_relay(const std::vector<Word>& reached_nodes) {
                     const Units space = narrowest_[(l + 1) * n_ + taker] - entered_[taker];
                     const Units most = std::min({wanted_last_[taker], space, left_});
                     const Units want = std::min(most, capacities_.at(layers_[l], taker, relay) - used[relay]);
-                    if (want <= 0 || relay == taker || relay == s_ || relay == t_) return;
+                    if (want <= 0 || relay == taker || relay == s_ || relay == t_ || many_transfers()) return;
                     const Units got = serve(l - 1, relay, want);
                     transfer(l, taker, relay, got, Origin::transfer);
                     entered_[taker] += got;

@@ -73,7 +73,8 @@ class ColumnFlow {
     void transfer(std::size_t layer, std::size_t taker, std::size_t giver, Units amount, Origin origin);
     void complete();
     // Beyond this a search is cheaper, and takes less memory. Real attention needs some 5 n in all.
-    bool many_transfers() const { return transfers_.size() >= (8 + layers_.size()) * n_; }
+    std::size_t most_transfers() const { return (4 + layers_.size()) * n_; }
+    bool many_transfers() const { return transfers_.size() >= most_transfers(); }
     Units& at(std::vector<Units>& array, std::size_t layer) const { return array[layer * n_]; }
     const std::vector<Units>& straight(std::size_t layer) const { return capacities_.straight(layers_[layer]); }
 

@@ -6,7 +6,8 @@ namespace attnflow {
 
 namespace {
 constexpr std::size_t initial_slots_log2 = 10;
-}
+constexpr std::size_t most_reserved_words = std::size_t{1} << 17;
+}  // namespace
 
 Residual::Residual(const CapacityIndex& capacities)
     : capacities_(capacities),
@@ -36,10 +37,18 @@ Residual::Residual(const CapacityIndex& capacities)
                           link.offset, link.data, link.row_stride, link.column_stride});
         if (square) straight += net.size(link.giver);
     }
+    // Room for what real attention touches: growing would hold the old and the new records at once. Pages that are never
+    // written cost nothing.
+    edges_.reserve(4 * net.n_nodes());
+    std::size_t n_words = 0;
+    for (const Link& link : net.links())
+        if (!link.diagonal) n_words += std::size_t{net.size(link.receiver)} * net.words(link.giver);
+    own_words_.reserve(std::min(n_words, most_reserved_words));
     set_scale(0);
 }
 
 void Residual::reset() {
+    note_peak();
     for (std::size_t id = 1; id < edges_.size(); ++id) {
         first_in_[receiver(edges_[id])] = 0;
         first_out_[edges_[id].giver] = 0;
@@ -116,6 +125,8 @@ Word* Residual::own_row(const LinkView& link, std::size_t receiver) {
     if (own_row_[row] == 0) {
         own_row_[row] = static_cast<std::uint32_t>(own_words_.size()) + 1;
         const Word* shared = link.shared + receiver * link.n_words;
+        if (own_words_.capacity() - own_words_.size() < link.n_words)
+            own_words_.reserve(own_words_.size() + own_words_.size() / 4 + 16 * link.n_words);
         own_words_.insert(own_words_.end(), shared, shared + link.n_words);
         rows_owned_.push_back(row);
     }
@@ -151,7 +162,10 @@ void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver
     } else {
         edges_[insert(view, receiver, giver, capacity)].flow = amount;
     }
-    if (capacity - amount < capacities_.threshold(0) && !view.diagonal) own_row(view, receiver);
+    bool fell = false;  // below a threshold, so that the shared bits of some scale are wrong
+    for (std::size_t s = 0; s < CapacityIndex::n_scales; ++s)
+        fell = fell || (capacity >= capacities_.threshold(s) && capacity - amount < capacities_.threshold(s));
+    if (fell && !view.diagonal) own_row(view, receiver);
 }
 
 void Residual::cancel(EdgeId id, Units amount) {
@@ -184,9 +198,15 @@ std::vector<EdgeFlow> Residual::flows() const {
     return out;
 }
 
+void Residual::note_peak() {
+    most_edges_ = std::max(most_edges_, edges_.size());
+    most_own_words_ = std::max(most_own_words_, own_words_.size());
+}
+
 std::size_t Residual::bytes() const {
-    return edges_.capacity() * sizeof(TouchedEdge) + own_words_.capacity() * sizeof(Word) +
-           links_.capacity() * sizeof(LinkView) + straight_.capacity() * sizeof(Units) +
+    return std::max(most_edges_, edges_.size()) * sizeof(TouchedEdge) +
+           std::max(most_own_words_, own_words_.size()) * sizeof(Word) + links_.capacity() * sizeof(LinkView) +
+           straight_.capacity() * sizeof(Units) +
            (slots_.capacity() + first_in_.capacity() + first_out_.capacity() + own_row_.capacity() +
             rows_owned_.capacity() + link_of_row_.capacity()) *
                sizeof(std::uint32_t);

@@ -127,6 +127,7 @@ class Residual {
     /// The flow of every edge that ever carried some.
     std::vector<EdgeFlow> flows() const;
 
+    /// Of memory written so far.
     std::size_t bytes() const;
 
    private:
@@ -145,6 +146,7 @@ class Residual {
     Word* own_row(const LinkView& link, std::size_t receiver);
     void set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on);
     void refresh_row(std::uint32_t row);
+    void note_peak();
 
     const CapacityIndex& capacities_;
     Quantum quantum_;  // a copy: capacities are read in the innermost loop
@@ -153,7 +155,8 @@ class Residual {
     std::vector<LinkView> links_;
     std::vector<Units> straight_;  // [link][position], square dense links
     std::size_t n_straight_touched_ = 0;
-    std::vector<TouchedEdge> edges_;            // [0] unused
+    std::vector<TouchedEdge> edges_;  // [0] unused
+    std::size_t most_edges_ = 1, most_own_words_ = 0;
     std::vector<EdgeId> slots_;                 // power of two, at most 2/3 full
     std::size_t slot_mask_ = 0;                 // slots - 1
     unsigned shift_ = 0;                        // 64 - log2(slots)
