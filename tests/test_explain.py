@@ -354,6 +354,8 @@ def test_weights_of_heads_are_recorded(decoder: Any, plain: Any) -> None:
         ({"text": "the " * 40}, r"41 tokens.*32"),
         ({"tokenizer": None}, "NoneType"),
         ({"target": "horse"}, r"'horse' is not in the text"),
+        ({"target": ""}, r"target is ''.*no word"),
+        ({"target": "word:"}, r"target is 'word:'.*no word"),
         ({"target": "the"}, r"2 times, at characters 0, 15"),
         ({"target": " "}, r"times"),
         ({"target": ""}, "not in the text"),

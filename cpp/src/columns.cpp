@@ -188,8 +188,8 @@ void ColumnFlow::transfer(std::size_t layer, std::size_t taker, std::size_t give
                               static_cast<std::uint32_t>(giver), amount});
 }
 
-// Brings up to `want` from other columns to `taker` through a layer. Every edge is used once: the row is walked from where
-// the last call stopped.
+// Brings up to `want` from other columns to `taker` through a layer. Every edge is used at most once: a row is walked from
+// behind the last edge used.
 Units ColumnFlow::serve(std::size_t layer, std::size_t taker, Units want) {
     const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, layers_[layer], taker);
     std::uint32_t& next = next_[layer * n_ + taker];
@@ -248,6 +248,8 @@ void ColumnFlow::by_relay(const std::vector<Word>& reached_nodes) {
                     wanted_last_[taker] -= got;
                     left_ -= got;
                 });
+            // The row has been used behind serve()'s back: it shall not walk there again.
+            next_[l * n_ + taker] = static_cast<std::uint32_t>(givers_.size() * word_bits);
         }
     }
 }

@@ -273,6 +273,8 @@ class Worker {
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
         const Units bound = std::min(out.units, in.units);
+        // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
+        // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
         Units value = 0;
         if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
             columns_->promising()) {

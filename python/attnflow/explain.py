@@ -345,6 +345,8 @@ def _sink(encoded: _Encoded, target: Target, causal: bool) -> tuple[tuple[int, .
         return inner, True, f"mean over {len(inner)} positions"
     if isinstance(target, str):
         words = target.removeprefix("word:")
+        if not words:
+            raise InvalidArgumentError(f"target is {target!r}: no word to look up in the text")
         return _look_up(encoded, words), False, f"output at {words!r}"
     extent = encoded.extent
     found = tuple(distinct(target, "target", *extent)) if is_many(target) else (as_position(target, "target", *extent),)
