@@ -1,6 +1,7 @@
 #include "attnflow/capacity.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -8,6 +9,7 @@
 #include <type_traits>
 
 #include "attnflow/errors.hpp"
+#include "lanes.hpp"
 
 namespace attnflow {
 namespace {
@@ -47,51 +49,88 @@ template <class T>
     throw std::logic_error("no offender in a row that has one");
 }
 
-// One row's contribution to the survey: n entries `step` apart, contiguous where the compiler may know it.
+// One row's contribution to the survey.
 struct RowSurvey {
-    double sum = 0, largest = 0;
+    double sum = 0, largest = 0, smallest = std::numeric_limits<double>::infinity();
     bool bad = false, endless = false;
 };
 
+// n entries that `at` reads, eight sums side by side: in the same order whatever the instruction set.
+template <class T, class At>
+ATTNFLOW_INLINE RowSurvey survey_entries(std::size_t n, const At& at) {
+    constexpr std::size_t width = 8;
+    const T most = std::numeric_limits<T>::max();
+    double sums[width] = {};
+    T largest[width] = {}, smallest[width];
+    unsigned bad[width] = {};
+    for (T& each : smallest) each = most;
+    const auto take = [&](std::size_t lane, T c) ATTNFLOW_INLINE_LAMBDA {
+        bad[lane] |= static_cast<unsigned>(!(c >= T{0}));
+        largest[lane] = c > largest[lane] ? c : largest[lane];
+        smallest[lane] = (c > T{0} ? c : most) < smallest[lane] ? (c > T{0} ? c : most) : smallest[lane];
+        sums[lane] += static_cast<double>(c);
+    };
+    std::size_t k = 0;
+    for (; k + width <= n; k += width)
+        for (std::size_t lane = 0; lane < width; ++lane) take(lane, at(k + lane));
+    for (; k < n; ++k) take(k % width, at(k));
+    RowSurvey out;
+    for (std::size_t lane = 0; lane < width; ++lane) {
+        out.sum += sums[lane];
+        out.largest = std::max(out.largest, static_cast<double>(largest[lane]));
+        out.smallest = std::min(out.smallest, static_cast<double>(smallest[lane]));
+        out.bad = out.bad || bad[lane] != 0;
+        out.endless = out.endless || is_unbounded(largest[lane]);
+    }
+    return out;
+}
+
+// The same for contiguous float32. Floats that are not negative are in the order of their bits, and the bits of all others
+// are larger: minima and maxima of integers, which compilers vectorise, say as much.
+ATTNFLOW_DISPATCH RowSurvey survey_floats(const std::byte* row, std::size_t n) {
+    constexpr std::uint32_t infinity = 0x7F800000;
+    std::uint32_t most = 0, least = ~std::uint32_t{0};
+    for (std::size_t k = 0; k < n; ++k) {
+        const auto bits = load<std::uint32_t>(row + k * sizeof(float));
+        most = bits > most ? bits : most;
+        least = bits - 1 < least ? bits - 1 : least;  // a zero wraps around
+    }
+    if (most >= infinity || n < 8)
+        return survey_entries<float>(n, [&](std::size_t k) { return load<float>(row + k * sizeof(float)); });
+    double sums[8] = {};
+    std::size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (std::size_t lane = 0; lane < 8; ++lane)
+            sums[lane] += static_cast<double>(load<float>(row + (k + lane) * sizeof(float)));
+    for (; k < n; ++k) sums[k % 8] += static_cast<double>(load<float>(row + k * sizeof(float)));
+    RowSurvey out;
+    for (const double sum : sums) out.sum += sum;
+    out.largest = static_cast<double>(std::bit_cast<float>(most));
+    if (least != ~std::uint32_t{0}) out.smallest = static_cast<double>(std::bit_cast<float>(least + 1));
+    return out;
+}
+
 template <class T>
 RowSurvey survey_row(const std::byte* row, std::ptrdiff_t step, std::size_t n) {
-    RowSurvey out;
-    double sum = 0;
-    T largest{0};
-    bool bad = false;
-    const auto scan = [&](auto at) {
-        for (std::size_t k = 0; k < n; ++k) {
-            const T c = at(k);
-            bad |= !(c >= T{0});
-            largest = c > largest ? c : largest;
-            sum += static_cast<double>(c);
-        }
-    };
-    if (step == static_cast<std::ptrdiff_t>(sizeof(T)))
-        scan([&](std::size_t k) { return load<T>(row + k * sizeof(T)); });
-    else
-        scan([&](std::size_t k) { return load<T>(row + static_cast<std::ptrdiff_t>(k) * step); });
-    out.bad = bad;
-    out.endless = is_unbounded(largest);
+    const auto at = [&](std::size_t k) { return load<T>(row + static_cast<std::ptrdiff_t>(k) * step); };
+    RowSurvey out = std::is_same_v<T, float> && step == static_cast<std::ptrdiff_t>(sizeof(T))
+                        ? survey_floats(row, n)
+                        : survey_entries<T>(n, at);
     if (out.endless) {  // rare: keep the finite part apart
-        largest = T{0};
-        sum = 0;
+        out.sum = out.largest = 0;
         for (std::size_t k = 0; k < n; ++k) {
-            const T c = load<T>(row + static_cast<std::ptrdiff_t>(k) * step);
-            if (is_unbounded(c) || !(c >= T{0})) continue;
-            largest = std::max(largest, c);
-            sum += static_cast<double>(c);
+            if (is_unbounded(at(k)) || !(at(k) >= T{0})) continue;
+            out.largest = std::max(out.largest, static_cast<double>(at(k)));
+            out.sum += static_cast<double>(at(k));
         }
     }
-    out.sum = sum;
-    out.largest = static_cast<double>(largest);
     return out;
 }
 
 // Bits of up to 64 entries: compare into bytes, which every compiler vectorises, then gather each byte's low bit by a
 // multiplication that moves the eight of them next to each other.
 template <class T>
-Word pack_at_least(const T* c, std::size_t n, T threshold) {
+ATTNFLOW_INLINE Word pack_at_least(const T* c, std::size_t n, T threshold) {
     alignas(64) std::uint8_t flags[word_bits] = {};
     if (n == word_bits)
         for (std::size_t i = 0; i < word_bits; ++i) flags[i] = c[i] >= threshold;
@@ -104,6 +143,33 @@ Word pack_at_least(const T* c, std::size_t n, T threshold) {
         word |= (eight * 0x0102040810204080ULL >> 56) << (8 * byte);
     }
     return word;
+}
+
+// A row's bits at several thresholds, the finest last; returns which words hold any. out[s] is where those of scale s go.
+template <class T, std::size_t n_scales>
+ATTNFLOW_INLINE CapacityIndex::Range pack_row(const T* row, std::size_t n, const std::array<T, n_scales>& at_least,
+                                              std::size_t coarsest, const std::array<Word*, n_scales>& out) {
+    CapacityIndex::Range range{~std::uint32_t{0}, 0};
+    for (std::size_t w = 0; w < words_for(n); ++w) {
+        const std::size_t first = w * word_bits, here = std::min(word_bits, n - first);
+        // Nothing at a fine scale: nothing at a coarse one. Half of a causal matrix ends here.
+        for (std::size_t s = n_scales; s-- > coarsest;) {
+            const Word word = pack_at_least(row + first, here, at_least[s]);
+            if (word == 0) break;
+            out[s][w] = word;
+            if (s + 1 < n_scales) continue;
+            range.low = std::min(range.low, static_cast<std::uint32_t>(w));
+            range.high = static_cast<std::uint32_t>(w) + 1;
+        }
+    }
+    return range;
+}
+
+using FloatThresholds = std::array<float, CapacityIndex::n_scales>;
+using RowsOfBits = std::array<Word*, CapacityIndex::n_scales>;
+ATTNFLOW_DISPATCH CapacityIndex::Range pack_floats(const float* row, std::size_t n, const FloatThresholds& at_least,
+                                                   const RowsOfBits& out) {
+    return pack_row<float, CapacityIndex::n_scales>(row, n, at_least, 0, out);
 }
 
 // The smallest T whose quanta reach `threshold`. Thresholds are powers of two, so this is exact, or below every
@@ -158,6 +224,7 @@ CapacitySurvey::CapacitySurvey(const Network& network, const Pause& pause) : row
                 if (row.bad) refuse<T>(link, e, receiver, giver, n);
                 if (!counts) return;
                 largest = std::max(largest, row.largest);
+                smallest = std::min(smallest, row.smallest);
                 total += row.sum;
                 row_sum[network.first_row(e) + receiver] = row.endless ? infinity : row.sum;
             };
@@ -246,6 +313,11 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
         }
         with_scalar(link.scalar, [&](auto zero) {
             using T = decltype(zero);
+            // From here on every T is a whole number of quanta.
+            const double exact_from = std::ldexp(1.0, std::numeric_limits<T>::digits - 1 - quantum_.exponent());
+            const bool check =
+                std::is_floating_point_v<T> &&
+                !(survey.smallest >= exact_from && exact_from >= static_cast<double>(std::numeric_limits<T>::min()));
             const auto check_exact = [&](const T* c, std::size_t n) {
                 if constexpr (std::is_floating_point_v<T>) {
                     bool exact = true;
@@ -256,13 +328,12 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                         n_vanished_ += c[i] > T{0} && quantum_.floor(static_cast<double>(c[i])) == 0;
                 }
             };
-            std::array<T, word_bits> chunk{};
             if (link.diagonal) {
                 for (std::size_t k = 0; k < givers; ++k) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
                     if (j < 0 || j >= static_cast<std::int64_t>(network.size(link.receiver))) continue;
                     const T c = load<T>(entry(link, 0, k));
-                    check_exact(&c, 1);
+                    if (check) check_exact(&c, 1);
                 }
                 return;
             }
@@ -272,24 +343,28 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                                     thresholds_[coarsest - 1] <= std::numeric_limits<std::int32_t>::max()))
                 --coarsest;
             for (std::size_t s = coarsest; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
+            std::vector<T> row(givers);  // aligned and contiguous, which the caller's need not be
+            index.extents.assign(words_for(index.rows), {static_cast<std::uint32_t>(index.words), 0});
             for (std::size_t j = 0; j < index.rows; ++j) {
                 pause_at(j, pause);
-                for (std::size_t w = 0; w < index.words; ++w) {
-                    const std::size_t first = w * word_bits, n = std::min(word_bits, givers - first);
-                    const std::byte* row = entry(link, j, first);
-                    if (link.column_stride == static_cast<std::ptrdiff_t>(sizeof(T)))
-                        std::memcpy(chunk.data(), row, n * sizeof(T));
-                    else
-                        for (std::size_t i = 0; i < n; ++i)
-                            chunk[i] = load<T>(row + static_cast<std::ptrdiff_t>(i) * link.column_stride);
-                    // Nothing at a fine scale: nothing at a coarse one. Half of a causal matrix ends here.
-                    for (std::size_t s = n_scales; s-- > coarsest;) {
-                        const Word word = pack_at_least(chunk.data(), n, at_least[s]);
-                        if (word == 0) break;
-                        bits_[index.first_word + (s * index.rows + j) * index.words + w] = word;
-                    }
-                    check_exact(chunk.data(), n);
-                }
+                const std::byte* given = entry(link, j, 0);
+                if (link.column_stride == static_cast<std::ptrdiff_t>(sizeof(T)))
+                    std::memcpy(row.data(), given, givers * sizeof(T));
+                else
+                    for (std::size_t k = 0; k < givers; ++k)
+                        row[k] = load<T>(given + static_cast<std::ptrdiff_t>(k) * link.column_stride);
+                RowsOfBits out;
+                for (std::size_t s = 0; s < n_scales; ++s)
+                    out[s] = bits_.data() + index.first_word + (s * index.rows + j) * index.words;
+                Range range;
+                if constexpr (std::is_same_v<T, float>)
+                    range = pack_floats(row.data(), givers, at_least, out);
+                else
+                    range = pack_row<T, n_scales>(row.data(), givers, at_least, coarsest, out);
+                Range& extent = index.extents[j / word_bits];
+                if (range.low < range.high)
+                    extent = {std::min(extent.low, range.low), std::max(extent.high, range.high)};
+                if (check) check_exact(row.data(), givers);
             }
         });
     }

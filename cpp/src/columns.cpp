@@ -1,7 +1,6 @@
 #include "columns.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <tuple>
 
 namespace attnflow {
@@ -30,51 +29,81 @@ bool ColumnFlow::find_layers(std::uint32_t source_block, std::uint32_t sink_bloc
     return layers_.size() >= 2;
 }
 
+template <class Self, class Visit>
+void ColumnFlow::for_each_array(Self& self, Visit&& visit) {
+    for (auto* array : {&self.into_sink_, &self.gatherable_, &self.narrowest_, &self.arrival_, &self.departure_,
+                        &self.slack_, &self.ahead_, &self.columns_, &self.taken_})
+        visit(*array, false);
+    for (auto* array : {&self.to_gather_, &self.held_, &self.wanted_first_, &self.wanted_, &self.to_gather_after_,
+                        &self.held_after_, &self.wanted_after_, &self.behind_, &self.added_, &self.gatherable_left_,
+                        &self.spare_direct_, &self.spare_spike_, &self.spike_used_by_, &self.scratch_, &self.row_,
+                        &self.wanted_of_relays_, &self.by_now_, &self.none_, &self.no_limit_})
+        visit(*array, true);
+}
+
 // What all sources of a sink share.
 void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
     const Network& net = capacities_.network();
     source_block_ = source_block;
     sink_ = sink;
     if (!find_layers(source_block, net.block_of(sink))) return layers_.clear();
+    rows_.clear();
+    for (const std::uint32_t link : layers_) rows_.emplace_back(capacities_, link);
     n_ = net.size(source_block);
+    stride_ = round_to_lanes(n_);
     t_ = net.position_of(sink);
     last_ = layers_.size() - 1;
-    for (std::vector<Units>* array : {&into_sink_, &gatherable_, &arrival_, &departure_, &refused_})
-        array->assign(layers_.size() * n_, 0);
-    for (std::vector<Units>* array : {&to_gather_, &wanted_last_, &entered_, &column_, &spare_, &spare_spike_})
-        array->resize(n_);
-    next_.resize(layers_.size() * n_);
-    givers_.resize(words_for(n_));
-    spike_givers_.resize(words_for(n_));
-    narrowest_.assign(layers_.size() * n_, unbounded);
+    for_each_array(*this, [&](Array& array, bool of_positions) {
+        if (of_positions) array.assign(stride_, 0);
+    });
+    std::fill(no_limit_.begin(), no_limit_.end(), unbounded);
+    for (Array* array : {&into_sink_, &gatherable_, &arrival_, &departure_}) array->assign(layers_.size() * stride_, 0);
+    narrowest_.assign(layers_.size() * stride_, unbounded);
+    for (Array* array : {&spent_, &collected_, &room_, &through_source_}) array->assign(layers_.size(), 0);
     sink_limit_.assign(layers_.size() + 1, unbounded);
-    for (std::vector<Units>* array : {&spent_, &collected_, &room_}) array->assign(layers_.size(), 0);
+    next_.resize(layers_.size() * n_);
+    Units most = 0;
     for (std::size_t l = last_; l > 0; --l) {
-        Units* into = &at(into_sink_, l);
+        Units* into = at(into_sink_, l);
         capacities_.row(layers_[l], t_, into);
         into[t_] = 0;
         sink_limit_[l] = std::min(sink_limit_[l + 1], straight(l)[t_]);
-        if (l == last_) continue;
-        const Units* later = &at(gatherable_, l);  // zero after the last but one: nothing is gathered any more
-        Units* gatherable = &at(gatherable_, l - 1);
+        if (l == last_) {
+            for (std::size_t k = 0; k < n_; ++k) most = saturating_sum(most, into[k]);
+            continue;
+        }
+        const Units* later = at(gatherable_, l);  // zero after the last but one: nothing is gathered any more
+        Units* gatherable = at(gatherable_, l - 1);
         for (std::size_t k = 0; k < n_; ++k) {
             gatherable[k] = saturating_sum(into[k], std::min(straight(l)[k], later[k]));
-            narrowest_[l * n_ + k] = std::min(narrowest_[(l + 1) * n_ + k], straight(l)[k]);
+            at(narrowest_, l)[k] = std::min(at(narrowest_, l + 1)[k], straight(l)[k]);
         }
     }
+    const Units* narrowest = at(narrowest_, 1);
+    wide_ = std::all_of(narrowest, narrowest + n_, [&](Units each) { return each >= most / 2; });
+    if (!wide_) {
+        slack_.assign(layers_.size() * stride_, 0);
+        ahead_.assign(layers_.size() * stride_, unbounded);
+    }
+}
+
+// The columns of the sixteen sources around s_. Those of neighbours lie in the same cache lines.
+void ColumnFlow::copy_batch() {
+    const std::size_t first = s_ / batch * batch;
+    if (first == first_of_batch_ && layers_of_batch_ == layers_) return;
+    first_of_batch_ = first;
+    layers_of_batch_ = layers_;
+    const std::size_t width = std::min(batch, n_ - first);
+    columns_.resize(batch * last_ * stride_);
+    for (std::size_t l = 0; l < last_; ++l)
+        copy_columns(capacities_, layers_[l], first, width, columns_.data() + l * stride_, last_ * stride_);
+    for (std::size_t i = 0; i < width; ++i)
+        for (std::size_t l = 0; l < last_; ++l) columns_[(i * last_ + l) * stride_ + first + i] = 0;
 }
 
 // The first pass through one layer: departures, then arrivals.
 void ColumnFlow::through_columns(std::size_t layer) {
-    const Units* into = &at(into_sink_, layer);
-    const Units* gatherable = &at(gatherable_, layer);
-    const Units* narrowest = &at(narrowest_, layer + 1);
-    Units* departure = &at(departure_, layer);
-    Units* arrival = &at(arrival_, layer);
-    Units* refused = &at(refused_, layer);
-    capacities_.column(layers_[layer], s_, column_.data());
-    column_[s_] = column_[t_] = 0;
-
+    const Units* into = at(into_sink_, layer);
     Units across = 0;  // from the source's column into the sink's
     if (layer > 0) {
         across = std::min({spike_, into[s_], left_, std::max(sink_limit_[layer + 1] - gathered_, Units{0})});
@@ -83,226 +112,309 @@ void ColumnFlow::through_columns(std::size_t layer) {
         left_ -= across;
         spike_ -= across;
     }
-    const Units room_before = std::max(sink_limit_[layer + 2] - gathered_, Units{0});
-    const Units left_before = layer == 0 ? left_ : std::min(left_, spike_);
-    Units room = room_before, left = left_before, given = 0;
-    for (std::size_t k = 0; k < n_; ++k) {
-        const Units out = std::min(to_gather_[k], into[k]);
-        const Units stock = to_gather_[k] - out;
-        const Units most = std::min({column_[k], std::max(narrowest[k] - entered_[k], Units{0}), left});
-        const Units gather = std::min({most, gatherable[k] - stock, room});
-        const Units keep = std::min(most - gather, wanted_last_[k]);
-        departure[k] = out;
-        arrival[k] = gather + keep;
-        refused[k] = column_[k] - arrival[k];
-        to_gather_[k] = stock + gather;
-        wanted_last_[k] -= keep;
-        entered_[k] += arrival[k];
-        room -= gather;
-        left -= arrival[k];
-        given += out;
-    }
-    departure[s_] = across;
-    collected_[layer] += given;
-    gathered_ += room_before - room;
-    left_ -= left_before - left;
+    const Intake pass{column(layer),
+                      into,
+                      at(narrowest_, wide_ ? 1 : layer + 1),
+                      at(gatherable_, layer),
+                      layer > 0 && layer + 1 < last_ ? column(last_ - 1) : none_.data(),
+                      to_gather_.data(),
+                      held_.data(),
+                      wanted_.data(),
+                      to_gather_after_.data(),
+                      held_after_.data(),
+                      wanted_after_.data(),
+                      at(departure_, layer),
+                      at(arrival_, layer)};
+    const Units room = std::max(sink_limit_[layer + 2] - gathered_, Units{0});
+    const Units left = layer == 0 ? left_ : std::min(left_, spike_);
+    IntakeTotals totals = intake(n_, wide_, pass, room, left);
+    if (totals.gathered > room || totals.arrived > left) totals = intake_in_turn(n_, wide_, pass, room, left);
+    to_gather_.swap(to_gather_after_);
+    held_.swap(held_after_);
+    wanted_.swap(wanted_after_);
+    collected_[layer] += totals.departed;
+    at(departure_, layer)[s_] = across;
+    gathered_ += totals.gathered;
+    left_ -= totals.arrived;
     if (layer > 0) {
-        spent_[layer] += left_before - left;
-        spike_ = std::min(spike_ - (left_before - left), straight(layer)[s_]);
+        spent_[layer] += totals.arrived;
+        spike_ = std::min(spike_ - totals.arrived, straight(layer)[s_]);
     }
 }
 
-// The second pass. What columns s and t have left is what their straight edges have left, each counted as if all that
-// is still to come went through every one of them that some of it may go through.
-void ColumnFlow::between_columns(const std::vector<Word>& reached_nodes) {
-    const Network& net = capacities_.network();
-    Units spike_left = unbounded, spent = spent_[last_] + spent_[last_ - 1];
-    for (std::size_t l = last_ - 1; l-- > 0; spent += spent_[l])
-        spike_left = std::min(spike_left, straight(l)[s_] - spent);
-    spike_ = s_ == t_ ? 0 : std::max(spike_left, Units{0});
+// What the first pass left of everything.
+void ColumnFlow::account() {
+    if (wide_) {
+        added_ = held_;
+        std::copy_n(at(narrowest_, 1), n_, behind_.begin());
+    } else {
+        std::fill(added_.begin(), added_.end(), 0);
+        std::fill(scratch_.begin(), scratch_.end(), 0);
+        for (std::size_t l = 1; l < last_; ++l)
+            carry(n_, at(arrival_, l - 1), at(departure_, l), straight(l).data(), scratch_.data(), at(slack_, l));
+        for (std::size_t l = last_; l-- > 1;) least(n_, at(slack_, l), at(ahead_, l + 1), at(ahead_, l));
+    }
+    through_source_[last_] = 0;
+    for (std::size_t l = last_; l-- > 0;) through_source_[l] = through_source_[l + 1] + spent_[l + 1];
     Units collected = direct_;
     for (std::size_t l = 1; l <= last_; ++l) {
         room_[l] = s_ == t_ ? 0 : straight(l)[t_] - collected;
         collected += l < last_ ? collected_[l] : 0;
     }
     for (std::size_t l = last_; l-- > 1;) room_[l] = std::min(room_[l], room_[l + 1]);
-
-    std::fill(spare_.begin(), spare_.end(), 0);
-    std::fill(spare_spike_.begin(), spare_spike_.end(), 0);
-    std::fill(givers_.begin(), givers_.end(), 0);
-    std::fill(spike_givers_.begin(), spike_givers_.end(), 0);
+    for (Array* array : {&spare_direct_, &spare_spike_, &spike_used_by_}) std::fill(array->begin(), array->end(), 0);
     std::fill(next_.begin(), next_.end(), 0);
-    transfers_.reserve(most_transfers() + 2);  // a step that reaches the limit may add one more
-    // [k] what column k could still give to the sink's column after layer l
-    std::vector<Units>& gatherable = to_gather_;
-    std::fill(gatherable.begin(), gatherable.end(), 0);
-    for (std::size_t l = 2; l < last_; ++l)
-        for (std::size_t k = 0; k < n_; ++k)
-            gatherable[k] = saturating_sum(gatherable[k], into_sink_[l * n_ + k] - departure_[l * n_ + k]);
-    Units room_used = 0;
-    for (std::size_t l = 1; l < last_ && left_ > 0 && !many_transfers(); ++l) {
-        const Units* refused = &at(refused_, l - 1);
-        std::vector<Units>& spare = l == 1 ? spare_ : spare_spike_;
-        std::vector<Word>& givers = l == 1 ? givers_ : spike_givers_;
-        for (std::size_t k = 0; k < n_; ++k) {
-            spare[k] = saturating_sum(spare[k], refused[k]);
-            givers[k / word_bits] |= Word{spare[k] > 0} << (k % word_bits);
-        }
-        const Word* reached = reached_nodes.data() + net.first_word(net.links()[layers_[l]].receiver);
-        for (std::size_t w = 0; w < givers_.size(); ++w)
-            for_each_bit(reached[w], w * word_bits, [&](std::size_t k) {
-                const Units room = l + 2 <= last_ ? std::max(room_[l + 2] - room_used, Units{0}) : Units{0};
-                const Units gather = std::min(gatherable[k], room);
-                const Units space = narrowest_[(l + 1) * n_ + k] - entered_[k];
-                const Units want = std::min({saturating_sum(gather, wanted_last_[k]), space, left_});
-                if (want <= 0 || k == s_ || k == t_) return;
-                const Units got = serve(l, k, want);
-                const Units gathered = std::min(got, gather);
-                depart_later(l, k, gathered);
-                gatherable[k] -= gathered;
-                room_used += gathered;
-                wanted_last_[k] -= got - gathered;
-                entered_[k] += got;
-                left_ -= got;
-            });
-        if (l + 1 < last_)
-            for (std::size_t k = 0; k < n_; ++k)
-                gatherable[k] =
-                    std::max(gatherable[k] - into_sink_[(l + 1) * n_ + k] + departure_[(l + 1) * n_ + k], Units{0});
+    spike_used_ = 0;
+    room_used_ = 0;
+}
+
+void ColumnFlow::choose_order() {
+    add_difference(n_, spare_direct_.data(), column(0), at(arrival_, 0));
+    spare_direct_[t_] = 0;
+    order_.resize(stride_ / n_lanes);
+    scratch_.resize(stride_);
+    for (std::uint32_t tile = 0; tile < order_.size(); ++tile) {
+        order_[tile] = tile;
+        const Units* direct = spare_direct_.data() + tile * n_lanes;
+        scratch_[tile] = *std::max_element(direct, direct + n_lanes);
     }
-    std::fill(to_gather_.begin(), to_gather_.end(), 0);
+    std::sort(order_.begin(), order_.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return std::tie(scratch_[b], a) < std::tie(scratch_[a], b); });
+}
+
+// Before anything was passed: the few columns that want a good part of what is left.
+void ColumnFlow::choose_lacking() {
+    urgent_.clear();
+    for (std::uint32_t k = 0; k < n_ && urgent_.size() < most_lacking; ++k)
+        if (wanted_[k] > left_ / 16) urgent_.push_back(k);
+}
+
+// After an attempt that failed: those first that went short, most first.
+void ColumnFlow::choose_urgent() {
+    open_.clear();
+    for (std::uint32_t k = 0; k < n_; ++k)
+        if (wanted_[k] > 0) open_.push_back(k);
+    std::sort(open_.begin(), open_.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return std::tie(wanted_[b], a) < std::tie(wanted_[a], b); });
+    for (const std::uint32_t k : urgent_)
+        if (std::find(open_.begin(), open_.end(), k) == open_.end()) open_.push_back(k);
+    open_.resize(std::min(open_.size(), most_urgent));
+    urgent_ = open_;
+}
+
+// What columns and the source's column can pass on by a layer. Layers come in order.
+void ColumnFlow::begin_layer(std::size_t layer) {
+    if (layer == 1) {
+        spike_room_ = unbounded;
+        if (!wide_) std::fill(behind_.begin(), behind_.end(), unbounded);
+        return;
+    }
+    const Units room = straight(layer - 2)[s_] - through_source_[layer - 2];
+    spike_room_ = s_ == t_ ? 0 : std::min(spike_room_, room);
+    if (!wide_) lower(n_, behind_.data(), at(slack_, layer - 1));
+}
+
+// Columns pass to each other through a layer what they want and have to spare.
+Sweep ColumnFlow::sweep_of(std::size_t layer) {
+    return {.rows = rows_[layer],
+            .layer = static_cast<std::uint32_t>(layer),
+            .direct = spare_direct_.data(),
+            .spike = spare_spike_.data(),
+            .spike_used = spike_used_by_.data(),
+            .behind = behind_.data(),
+            .added = added_.data(),
+            .spike_room = spike_room_ - spike_used_,
+            .order = order_,
+            .takers = open_,
+            .gather = gatherable_left_.data(),
+            .keep = wanted_.data(),
+            .gather_room = 0,
+            .ahead = ahead(layer),
+            .added_ahead = added_.data(),
+            .next = next_.data() + layer * n_,
+            .limit = left_,
+            .gathered = gathered_by_,
+            .taken = nullptr,
+            .log = log_};
+}
+
+Units ColumnFlow::perform(Sweep& sweep) {
+    const Units passed = run(sweep);
+    spike_used_ = spike_room_ - sweep.spike_room;
+    left_ -= passed;
+    return passed;
+}
+
+// The second pass.
+void ColumnFlow::between_columns(Use use) {
+    std::fill(gatherable_left_.begin(), gatherable_left_.end(), 0);
+    for (std::size_t l = 1; l < last_; ++l)
+        add_difference(n_, gatherable_left_.data(), at(into_sink_, l), at(departure_, l));
+    if (use == Use::spike) std::fill(by_now_.begin(), by_now_.end(), 0);
+    takers_.clear();
+    for (std::uint32_t k = 0; k < n_; ++k)
+        if (wanted_first_[k] > 0 && std::find(urgent_.begin(), urgent_.end(), k) == urgent_.end()) takers_.push_back(k);
+    for (std::size_t l = 1; l < last_ && left_ > 0 && !many_transfers(); ++l) {
+        begin_layer(l);
+        if (l > 1 && use == Use::both) add_difference(n_, spare_spike_.data(), column(l - 1), at(arrival_, l - 1));
+        if (l > 1 && use == Use::spike) {
+            add_difference(n_, by_now_.data(), column(l - 1), at(arrival_, l - 1));
+            for (std::size_t k = 0; k < n_; ++k) spare_spike_[k] = std::max(by_now_[k] - spike_used_by_[k], Units{0});
+        }
+        spare_spike_[t_] = 0;
+        add_difference(n_, gatherable_left_.data(), at(departure_, l), at(into_sink_, l));
+        gatherable_left_[s_] = 0;
+        gathered_by_.clear();
+        Sweep sweep = sweep_of(l);
+        const Units room = l + 2 <= last_ ? std::max(room_[l + 2] - room_used_, Units{0}) : Units{0};
+        sweep.gather_room = room;
+        for (std::size_t i = 0; i < n_lacking_ && left_ > 0; ++i) {
+            open_.assign(1, urgent_[i]);
+            sweep.taken = taken(i, l);
+            perform(sweep);
+        }
+        sweep.taken = nullptr;
+        open_.assign(urgent_.begin() + static_cast<std::ptrdiff_t>(n_lacking_), urgent_.end());
+        if (left_ > 0 && !open_.empty()) perform(sweep);
+        std::erase_if(takers_, [&](std::uint32_t k) { return gatherable_left_[k] <= 0 && wanted_[k] == 0; });
+        open_ = takers_;
+        if (left_ > 0) perform(sweep);
+        room_used_ += room - sweep.gather_room;
+        for (const Gathered& each : gathered_by_) depart_later(l, each.taker, each.amount);
+    }
 }
 
 void ColumnFlow::depart_later(std::size_t layer, std::size_t k, Units amount) {
     for (std::size_t l = layer + 1; amount > 0; ++l) {
-        const Units out = std::min(amount, into_sink_[l * n_ + k] - departure_[l * n_ + k]);
-        departure_[l * n_ + k] += out;
+        const Units out = std::min(amount, at(into_sink_, l)[k] - at(departure_, l)[k]);
+        at(departure_, l)[k] += out;
         collected_[l] += out;
         amount -= out;
     }
 }
 
-void ColumnFlow::transfer(std::size_t layer, std::size_t taker, std::size_t giver, Units amount, Origin origin) {
-    if (amount > 0)
-        transfers_.push_back({static_cast<std::uint32_t>(layer) & 0xFFFFFFU, origin, static_cast<std::uint32_t>(taker),
-                              static_cast<std::uint32_t>(giver), amount});
-}
-
-// Brings up to `want` from other columns to `taker` through a layer. Every edge is used at most once: a row is walked from
-// behind the last edge used.
-Units ColumnFlow::serve(std::size_t layer, std::size_t taker, Units want) {
-    const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, layers_[layer], taker);
-    std::uint32_t& next = next_[layer * n_ + taker];
-    Units got = 0;
-    for (std::size_t w = next / word_bits; w < givers_.size(); ++w) {
-        const std::size_t before = next > w * word_bits ? next - w * word_bits : 0;
-        Word candidates = row[w] & (givers_[w] | (spike_ > 0 ? spike_givers_[w] : Word{0})) & ~Word{0} << before;
-        for (; candidates != 0 && got < want && !many_transfers(); candidates &= candidates - 1) {
-            const std::size_t k = w * word_bits + static_cast<std::size_t>(std::countr_zero(candidates));
-            if (k == taker) continue;
-            const Units space = std::max(narrowest_[n_ + k] - entered_[k], Units{0});
-            const Units most = std::min({capacities_.at(layers_[layer], taker, k), space, want - got});
-            const Units amount = std::min(most, saturating_sum(spare_[k], std::min(spare_spike_[k], spike_)));
-            if (amount == 0) continue;
-            const Units direct = std::min(amount, spare_[k]), spike = amount - direct;
-            spare_[k] -= direct;
-            spare_spike_[k] -= spike;
-            if (spare_[k] == 0) clear_bit(givers_.data(), k);
-            if (spare_spike_[k] == 0) clear_bit(spike_givers_.data(), k);
-            spike_ -= spike;
-            entered_[k] += amount;
-            got += amount;
-            transfer(layer, taker, k, direct, Origin::source);
-            transfer(layer, taker, k, spike, Origin::spike);
-            next = static_cast<std::uint32_t>(k) + 1;
-        }
-        if (got == want || many_transfers()) break;
-    }
-    return got;
-}
-
-// The third pass: a column whose givers are exhausted is served through a column in between, in two steps. Only columns
-// that lack a good part of what is missing (class tokens, separators): there are few of them. The spike is left alone:
-// what of it came through which layer is no longer known.
-void ColumnFlow::by_relay(const std::vector<Word>& reached_nodes) {
-    const Network& net = capacities_.network();
-    const Word* reached = reached_nodes.data() + net.first_word(net.links()[layers_[last_]].giver);
-    spike_ = 0;
-    std::vector<Units>& used = column_;  // [giver] of the row at hand
-    for (std::size_t taker = 0; taker < n_; ++taker) {
-        if (wanted_last_[taker] <= left_ / 16 || !test_bit(reached, taker) || taker == s_ || taker == t_) continue;
-        for (std::size_t l = 2; l < last_ && left_ > 0; ++l) {
-            std::fill(used.begin(), used.end(), 0);
-            for (const Transfer& each : transfers_)
-                if (each.layer == l && each.taker == taker) used[each.giver] += each.amount;
-            const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, layers_[l], taker);
-            for (std::size_t w = 0; w < givers_.size(); ++w)
-                for_each_bit(row[w], w * word_bits, [&](std::size_t relay) {
-                    const Units space = narrowest_[(l + 1) * n_ + taker] - entered_[taker];
-                    const Units most = std::min({wanted_last_[taker], space, left_});
-                    const Units want = std::min(most, capacities_.at(layers_[l], taker, relay) - used[relay]);
-                    if (want <= 0 || relay == taker || relay == s_ || relay == t_ || many_transfers()) return;
-                    const Units got = serve(l - 1, relay, want);
-                    transfer(l, taker, relay, got, Origin::transfer);
-                    entered_[taker] += got;
-                    wanted_last_[taker] -= got;
-                    left_ -= got;
-                });
-            // The row has been used behind serve()'s back: it shall not walk there again.
-            next_[l * n_ + taker] = static_cast<std::uint32_t>(givers_.size() * word_bits);
+// The third pass: a column whose givers are exhausted is served through a column in between, in two steps. What is spare
+// by a layer is what was by then, less all that any layer used of it.
+void ColumnFlow::by_relay() {
+    for (std::size_t i = 0; i < n_lacking_; ++i) {
+        const std::uint32_t taker = urgent_[i];
+        std::fill(by_now_.begin(), by_now_.end(), 0);
+        for (std::size_t l = 2; l < last_ && left_ > 0 && wanted_[taker] > 0 && !many_transfers(); ++l) {
+            begin_layer(l - 1);
+            if (l > 2) add_difference(n_, by_now_.data(), column(l - 2), at(arrival_, l - 2));
+            by_now_[t_] = 0;
+            for (std::size_t k = 0; k < n_; ++k) spare_spike_[k] = std::max(by_now_[k] - spike_used_by_[k], Units{0});
+            capacities_.row(layers_[l], taker, row_.data());
+            open_.clear();
+            for (std::uint32_t k = 0; k < n_; ++k) {
+                row_[k] = std::min(row_[k], most_of_an_edge) - taken(i, l)[k];
+                if (row_[k] > 0 && k != taker && k != s_ && k != t_) open_.push_back(k);
+            }
+            wanted_of_relays_ = row_;
+            std::fill(scratch_.begin(), scratch_.end(), 0);
+            Sweep sweep = sweep_of(l - 1);
+            sweep.gather = none_.data();  // relays hold nothing
+            sweep.keep = row_.data();
+            sweep.ahead = no_limit_.data();
+            sweep.added_ahead = scratch_.data();
+            sweep.limit = std::min({left_, wanted_[taker], ahead(l)[taker] - added_[taker]});
+            if (sweep.limit <= 0) continue;
+            const Units got = perform(sweep);
+            if (got == 0) continue;
+            added_[taker] += got;
+            wanted_[taker] -= got;
+            for (std::uint32_t k = 0; k < n_; ++k) {
+                const Units amount = wanted_of_relays_[k] - row_[k];
+                if (amount == 0) continue;
+                taken(i, l)[k] += amount;
+                if (log_ != nullptr)
+                    log_->push_back({static_cast<std::uint32_t>(l) & 0xFFFFFFU, Origin::transfer, taker, k, amount});
+            }
         }
     }
 }
 
-Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached, Units bound) {
+void ColumnFlow::start(const std::vector<Word>& reached, Units bound) {
     const Network& net = capacities_.network();
-    if (sink != sink_ || net.block_of(source) != source_block_) enter(net.block_of(source), sink);
-    ++n_filled_;
-    if (layers_.empty()) return 0;
-    s_ = net.position_of(source);
     left_ = bound;
     spike_ = 0;
     if (s_ == t_) {  // one column cannot be both: it carries what goes straight, and the others gather nothing
         direct_ = std::min(left_, std::min(sink_limit_[1], straight(0)[s_]));
         gathered_ = unbounded;
     } else {
-        direct_ = std::min({left_, capacities_.at(layers_[0], t_, s_), sink_limit_[1]});
+        direct_ = std::min({left_, column(0)[t_], sink_limit_[1]});
         gathered_ = direct_;
         spike_ = straight(0)[s_];
     }
     left_ -= direct_;
     transfers_.clear();
-    std::fill(to_gather_.begin(), to_gather_.end(), 0);
-    std::fill(spent_.begin(), spent_.end(), 0);
-    std::fill(collected_.begin(), collected_.end(), 0);
-    std::copy_n(&at(into_sink_, last_), n_, wanted_last_.begin());
-    wanted_last_[s_] = 0;
-    std::fill(entered_.begin(), entered_.end(), 0);
-    for (filled_ = 0; filled_ < last_ && left_ > 0; ++filled_) through_columns(filled_);
-    if (left_ > 0) {
-        // What is left of the spike goes from the source's column to the sink.
-        spent_[last_] = std::min({spike_, into_sink_[last_ * n_ + s_], left_});
-        left_ -= spent_[last_];
-        between_columns(reached);
-        if (left_ > 0) by_relay(reached);
-    }
+    for (Array* array : {&to_gather_, &held_, &spent_, &collected_}) std::fill(array->begin(), array->end(), 0);
+    const Units* into = at(into_sink_, last_);
+    const Word* there = reached.data() + net.first_word(net.links()[layers_[last_]].giver);
+    for (std::size_t k = 0; k < n_; ++k) wanted_[k] = test_bit(there, k) ? std::min(into[k], most_of_an_edge) : 0;
+    wanted_[s_] = 0;
+    wanted_first_ = wanted_;
+}
+
+Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached, Units bound, bool keep) {
+    const Network& net = capacities_.network();
+    if (sink != sink_ || net.block_of(source) != source_block_) enter(net.block_of(source), sink);
+    if (layers_.empty()) return 0;
+    s_ = net.position_of(source);
+    copy_batch();
+    const bool probing = !doing_well();
+    log_ = keep ? &transfers_ : nullptr;
+    attempt(reached, bound, probing ? 1 : most_attempts);
+    ++n_filled_;
     n_reached_ += left_ == 0;
+    worth_loading_ = left_ == 0 || !probing;
+    if (!worth_loading_) return 0;  // where columns fall short as a rule, a search does no worse from nothing
+    if (left_ > 0 && !keep) {       // a search needs to know what was done
+        log_ = &transfers_;
+        attempt(reached, bound, most_attempts);
+    }
     return bound - left_;
 }
 
+void ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts) {
+    for (std::size_t attempt = 0; attempt < attempts; ++attempt) {
+        start(reached, bound);
+        for (filled_ = 0; filled_ < last_ && left_ > 0; ++filled_) through_columns(filled_);
+        if (left_ == 0) break;
+        // What is left of the spike goes from the source's column to the sink.
+        spent_[last_] = std::min({spike_, at(into_sink_, last_)[s_], left_});
+        left_ -= spent_[last_];
+        if (left_ == 0) break;
+        account();
+        choose_order();
+        if (attempt == 0) choose_lacking();
+        n_lacking_ = std::min(urgent_.size(), most_lacking);
+        taken_.assign(n_lacking_ * layers_.size() * stride_, 0);
+        if (attempt == 0) {
+            between_columns(Use::both);
+        } else {
+            between_columns(Use::direct);
+            if (left_ > 0) between_columns(Use::spike);
+        }
+        if (left_ > 0 && attempts > 1) by_relay();
+        if (left_ == 0 || attempt + 1 == attempts) break;
+        choose_urgent();
+    }
+}
+
 void ColumnFlow::load(Residual& residual) {
-    if (layers_.empty()) return;
+    if (layers_.empty() || !worth_loading_) return;
     const auto send = [&](std::size_t layer, std::size_t receiver, std::size_t giver, Units amount) {
         if (amount > 0) residual.preload(layers_[layer], receiver, giver, amount);
     };
     complete();
     Units through_source = 0, through_sink = direct_;
     for (std::size_t l = 1; l <= last_; ++l) through_source += spent_[l];
-    std::vector<Units>&stock = to_gather_, &coming = column_;  // [k] at (l, k); what will be more of it at (l + 1, k)
+    Array &stock = to_gather_, &coming = scratch_;  // [k] at (l, k); what will be more of it at (l + 1, k)
     std::fill(stock.begin(), stock.end(), 0);
     auto transfer = transfers_.begin();
     for (std::size_t l = 0; l <= last_; ++l) {
-        std::copy_n(&at(arrival_, l), n_, coming.begin());
+        std::copy_n(at(arrival_, l), n_, coming.begin());
         while (transfer != transfers_.end() && transfer->layer == l) {
             const std::uint32_t taker = transfer->taker, giver = transfer->giver;
             Units amount = 0;
@@ -314,8 +426,8 @@ void ColumnFlow::load(Residual& residual) {
             coming[taker] += amount;
             stock[giver] -= amount;
         }
-        const Units* arrival = &at(arrival_, l);
-        const Units* departure = &at(departure_, l);
+        const Units* arrival = at(arrival_, l);
+        const Units* departure = at(departure_, l);
         for (std::size_t k = 0; k < n_; ++k) {
             send(l, k, s_, arrival[k]);
             send(l, t_, k, departure[k]);
@@ -339,13 +451,13 @@ void ColumnFlow::load(Residual& residual) {
     }
 }
 
-// Fills in what fill() left open: the layers after the bound was reached, and through which layer the givers of the second
-// pass took in what they gave (the latest that is left).
+// Fills in what fill() left open: the layers after the bound was reached, and through which layer the givers of the later
+// passes took in what they gave (the latest that is left).
 void ColumnFlow::complete() {
     for (std::size_t l = filled_; l <= last_; ++l) {
-        const Units* into = &at(into_sink_, l);
-        Units* departure = &at(departure_, l);
-        std::fill_n(&at(arrival_, l), n_, 0);
+        const Units* into = at(into_sink_, l);
+        Units* departure = at(departure_, l);
+        std::fill_n(at(arrival_, l), n_, 0);
         if (l == last_) break;
         for (std::size_t k = 0; k < n_; ++k) {
             departure[k] = std::min(to_gather_[k], into[k]);
@@ -353,13 +465,13 @@ void ColumnFlow::complete() {
             collected_[l] += departure[k];
         }
     }
-    for (std::size_t k = 0; k < n_; ++k) departure_[last_ * n_ + k] = into_sink_[last_ * n_ + k] - wanted_last_[k];
-    departure_[last_ * n_ + s_] = spent_[last_];
+    for (std::size_t k = 0; k < n_; ++k) at(departure_, last_)[k] = wanted_first_[k] - wanted_[k];
+    at(departure_, last_)[s_] = spent_[last_];
     if (transfers_.empty()) return;
     std::sort(transfers_.begin(), transfers_.end(), [](const Transfer& a, const Transfer& b) {
         return std::tie(a.layer, a.taker, a.giver) < std::tie(b.layer, b.taker, b.giver);
     });
-    std::vector<Units>&direct = spare_, &spike = spare_spike_;  // [k] to be taken in at layer 0, later
+    Array &direct = spare_direct_, &spike = spare_spike_;  // [k] to be taken in at layer 0, later
     std::fill(direct.begin(), direct.end(), 0);
     std::fill(spike.begin(), spike.end(), 0);
     auto transfer = transfers_.end();
@@ -369,10 +481,9 @@ void ColumnFlow::complete() {
             if (latest.origin != Origin::transfer)
                 (latest.origin == Origin::spike ? spike : direct)[latest.giver] += latest.amount;
         }
-        Units* arrival = &at(arrival_, l);
-        const Units* refused = &at(refused_, l);
+        Units* arrival = at(arrival_, l);
         for (std::size_t k = 0; k < n_; ++k) {
-            const Units more = l == 0 ? direct[k] : std::min(spike[k], refused[k]);
+            const Units more = l == 0 ? direct[k] : std::min(spike[k], column(l)[k] - arrival[k]);
             arrival[k] += more;
             if (l == 0) continue;
             spike[k] -= more;
@@ -382,12 +493,9 @@ void ColumnFlow::complete() {
 }
 
 std::size_t ColumnFlow::bytes() const {
-    std::size_t total = transfers_.capacity() * sizeof(Transfer) + next_.capacity() * sizeof(std::uint32_t) +
-                        (givers_.capacity() + spike_givers_.capacity()) * sizeof(Word);
-    for (const std::vector<Units>* array :
-         {&into_sink_, &gatherable_, &sink_limit_, &narrowest_, &spent_, &collected_, &room_, &arrival_, &departure_,
-          &refused_, &to_gather_, &wanted_last_, &entered_, &column_, &spare_, &spare_spike_})
-        total += array->capacity() * sizeof(Units);
+    std::size_t total = transfers_.capacity() * sizeof(Transfer) + gathered_by_.capacity() * sizeof(Gathered) +
+                        (next_.capacity() + takers_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
+    for_each_array(*this, [&](const Array& array, bool) { total += array.capacity() * sizeof(Units); });
     return total;
 }
 

@@ -15,22 +15,27 @@
 //
 // First pass, layer by layer: a column takes in what it can give to the sink's column later (as early as it can), then
 // what it can give to the sink at last. Second pass: a column that could give more takes it from columns that could take
-// in more than they can give, by an edge between the two. Third pass: the same through a column in between.
+// in more than they can give, by an edge between the two. Third pass: the same through a column in between, for the few
+// columns that lack a good part of the rest (class tokens, separators).
 //
 // What is taken in is sure to arrive, because it is accounted for at once, against every edge on its way:
 //   - gatherable[l][k]: what k can give to the sink's column if it has it after layer l;
 //   - sink_room[l]: what the sink's column can carry to the end, if it gets it through layer l + 1 at the earliest;
 //   - the source's column passes its spike on, at most what the next straight edge carries;
-//   - narrowest[l + 1][k]: all that has entered column k by layer l shall fit through each of the straight edges to come,
-//     as if none of it left before. (Crude, and enough: straight edges are wide, what enters is not.)
+//   - first pass: what a column keeps for the end, and what else it holds, fits through each of the straight edges to
+//     come (narrowest);
+//   - later passes: what a column gives through layer l fits through the straight edges up to there (behind), what it
+//     takes through those from there on (ahead), each counted beside all that the later passes added to the column.
 //
 // So what is built is a flow, whatever its value; that the value is a maximum is known when it equals a cut. O(layers * n)
-// for the first pass; the second looks only at pairs of a giver and a taker.
+// for the first pass; the second looks only at pairs of a giver and a taker. Both run over eight positions at a time
+// (column_loops.hpp), and the columns of sixteen neighbouring sources, which share cache lines, are copied together.
 #pragma once
 
 #include <vector>
 
 #include "attnflow/capacity.hpp"
+#include "column_loops.hpp"
 #include "residual.hpp"
 
 namespace attnflow {
@@ -41,77 +46,118 @@ class ColumnFlow {
 
     /// Whether filling columns pays on this network: it must have reached the bound for a quarter of the pairs so far.
     /// Every sixteenth question is answered with yes, in case things change.
-    bool promising() { return ++asked_ % 16 == 0 || n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
+    bool promising() { return ++asked_ % 16 == 0 || doing_well(); }
 
     /// Builds a flow between two nodes of value <= `bound` and returns its value; 0 where no chain of two or more square
-    /// dense links leads from one to the other. `reached`: the nodes that the source reaches.
-    Units fill(Node source, Node sink, const std::vector<Word>& reached, Units bound);
+    /// dense links leads from one to the other. `reached`: the nodes that the source reaches. `keep`: it will be loaded
+    /// even if it reaches the bound.
+    Units fill(Node source, Node sink, const std::vector<Word>& reached, Units bound, bool keep);
 
-    /// Puts the flow of the last fill() into `residual`, which must be empty.
+    /// Puts the flow of the last fill() into `residual`, which must be empty. Only what was kept, or fell short.
     void load(Residual& residual);
 
     std::size_t bytes() const;
 
    private:
-    // Flow that changes columns: through `layer` from `giver`, who took it in at layer 0, later (from the source's
-    // column: the spike), or by another transfer. One edge may have two of them.
-    enum class Origin : std::uint8_t { source, spike, transfer };
-    struct Transfer {
-        std::uint32_t layer : 24;
-        Origin origin : 8;
-        std::uint32_t taker, giver;
-        Units amount;
-    };
+    using Array = std::vector<Units>;
+    static constexpr std::size_t batch = 16;        // sources whose columns are copied at once: a cache line of float32
+    static constexpr std::size_t most_lacking = 4;  // columns that relays serve
+    static constexpr std::size_t most_urgent = 32;
+    static constexpr std::size_t most_attempts = 2;
 
     void enter(std::uint32_t source_block, Node sink);
     bool find_layers(std::uint32_t source_block, std::uint32_t sink_block);
+    void copy_batch();
+    bool doing_well() const { return n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
+    void attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts);
+    void start(const std::vector<Word>& reached, Units bound);
     void through_columns(std::size_t layer);
-    void between_columns(const std::vector<Word>& reached);
-    Units serve(std::size_t layer, std::size_t taker, Units want);
+    void account();
+    void choose_order();
+    void choose_lacking();
+    void choose_urgent();
+    void begin_layer(std::size_t layer);
+    Sweep sweep_of(std::size_t layer);
+    Units perform(Sweep& sweep);
+    enum class Use : std::uint8_t { both, direct, spike };
+    void between_columns(Use use);
     void depart_later(std::size_t layer, std::size_t k, Units amount);
-    void by_relay(const std::vector<Word>& reached);
-    void transfer(std::size_t layer, std::size_t taker, std::size_t giver, Units amount, Origin origin);
+    void by_relay();
     void complete();
     // Beyond this a search is cheaper, and takes less memory. Real attention needs some 5 n in all.
-    std::size_t most_transfers() const { return (4 + layers_.size()) * n_; }
-    bool many_transfers() const { return transfers_.size() >= most_transfers(); }
-    Units& at(std::vector<Units>& array, std::size_t layer) const { return array[layer * n_]; }
-    const std::vector<Units>& straight(std::size_t layer) const { return capacities_.straight(layers_[layer]); }
+    bool many_transfers() const { return transfers_.size() >= (4 + layers_.size()) * n_; }
+    Units* at(Array& array, std::size_t layer) const { return array.data() + layer * stride_; }
+    const Array& straight(std::size_t layer) const { return capacities_.straight(layers_[layer]); }
+    // C[layer][k, s] and 0 for k = s.
+    const Units* column(std::size_t layer) const {
+        return columns_.data() + ((s_ - first_of_batch_) * last_ + layer) * stride_;
+    }
+    // [k] what fits through the straight edges after `layer`.
+    const Units* ahead(std::size_t layer) { return wide_ ? at(narrowest_, 1) : at(ahead_, layer + 1); }
+    Units* taken(std::size_t lacking, std::size_t layer) { return at(taken_, lacking * layers_.size() + layer); }
+    template <class Self, class Visit>
+    static void for_each_array(Self& self, Visit&& visit);
 
     const CapacityIndex& capacities_;
     std::uint64_t asked_ = 0, n_filled_ = 0, n_reached_ = 0;
+    bool worth_loading_ = false;
 
     // Of the sink.
     std::uint32_t source_block_ = ~std::uint32_t{0};
     Node sink_ = ~Node{0};
     std::vector<std::uint32_t> layers_;  // links from the source's block to the sink's
-    std::size_t n_ = 0, last_ = 0, t_ = 0;
-    std::vector<Units> into_sink_;   // [layer][k] C[l][t, k]; 0 for k = t and for layer 0
-    std::vector<Units> gatherable_;  // [layer][k]
-    std::vector<Units> sink_limit_;  // [layer] the narrowest straight edge of column t from this layer on
-    std::vector<Units> narrowest_;   // [layer][k] the narrowest straight edge from this layer to layer last - 1
+    std::vector<Rows> rows_;             // [layer]
+    std::size_t n_ = 0, stride_ = 0, last_ = 0, t_ = 0;
+    bool wide_ = false;  // every straight edge holds half of what the sink can take
+    Array into_sink_;    // [layer][k] C[l][t, k]; 0 for k = t and for layer 0
+    Array gatherable_;   // [layer][k]
+    Array sink_limit_;   // [layer] the narrowest straight edge of column t from this layer on
+    Array narrowest_;    // [layer][k] the narrowest straight edge from this layer to layer last - 1
 
-    // Of the pair.
+    // Of sixteen neighbouring sources.
+    std::vector<std::uint32_t> layers_of_batch_;
+    std::size_t first_of_batch_ = 0;
+    Array columns_;  // [source - first_of_batch_][layer][k]
+
+    // Of the pair: first pass.
     std::size_t s_ = 0;
-    Units left_ = 0;                           // of the bound
-    Units direct_ = 0;                         // layer 0, s -> t; for s = t all the way straight
-    Units gathered_ = 0;                       // taken in so far for the sink's column
-    Units spike_ = 0;                          // stock of the source's column
-    std::size_t filled_ = 0;                   // layers that the first pass went through
-    std::vector<Units> spent_;                 // [layer] out of the source's column, straight edges aside
-    std::vector<Units> collected_;             // [layer] into the sink's column
-    std::vector<Units> room_;                  // [layer] what the sink's column can still carry from this layer on
-    std::vector<Units> arrival_;               // [layer][k]
-    std::vector<Units> departure_;             // [layer][k]
-    std::vector<Units> refused_;               // [layer][k] C[l][k, s] - arrival[l][k]
-    std::vector<Units> to_gather_;             // [k] stock for the sink's column
-    std::vector<Units> wanted_last_;           // [k] what column k could still give through the last layer
-    std::vector<Units> entered_;               // [k]
-    std::vector<Units> column_;                // [k] C[l][k, s] of the layer at hand
-    std::vector<Units> spare_, spare_spike_;   // [k] refused by now: at layer 0, later
-    std::vector<Word> givers_, spike_givers_;  // [k] spare > 0, spare_spike > 0
-    std::vector<std::uint32_t> next_;          // [layer][taker] where in the row the next walk starts
+    Units left_ = 0;          // of the bound
+    Units direct_ = 0;        // layer 0, s -> t; for s = t all the way straight
+    Units gathered_ = 0;      // taken in so far for the sink's column
+    Units spike_ = 0;         // stock of the source's column
+    std::size_t filled_ = 0;  // layers that the pass went through
+    Array spent_;             // [layer] out of the source's column, straight edges aside
+    Array collected_;         // [layer] into the sink's column
+    Array arrival_;           // [layer][k]
+    Array departure_;         // [layer][k]
+    Array to_gather_;         // [k] stock for the sink's column
+    Array held_;              // [k] wide: all that entered; else stock for the last layer
+    Array wanted_first_;      // [k] what column k could give through the last layer
+    Array wanted_;            // [k] what it still could
+    Array to_gather_after_, held_after_, wanted_after_;
+
+    // Later passes.
+    Units spike_room_ = 0;   // what the source's column can carry beyond the first pass up to the layer at hand
+    Units spike_used_ = 0;   // and does
+    Units room_used_ = 0;    // of the sink's column
+    Array through_source_;   // [layer] on the source's straight edge after the first pass
+    Array room_;             // [layer] what the sink's column can still carry from this layer on
+    Array slack_, ahead_;    // [layer][k] of the straight edge; the least from this layer on. Not wide only
+    Array behind_;           // [k] the least slack up to the layer at hand
+    Array added_;            // [k] on straight edges, by the later passes (wide: by all)
+    Array gatherable_left_;  // [k] what k could still give to the sink's column after the layer at hand
+    Array spare_direct_, spare_spike_;                                   // [k] not taken in by now: at layer 0, later
+    Array spike_used_by_;                                                // [k]
+    Array taken_;                                                        // [lacking][layer][giver]
+    Array scratch_, row_, wanted_of_relays_, by_now_, none_, no_limit_;  // [k]
+    std::vector<std::uint32_t> order_;   // of the givers, in eights: those with most to give of layer 0 first
+    std::vector<std::uint32_t> next_;    // [layer][taker] where in that order the row's next walk starts
+    std::vector<std::uint32_t> urgent_;  // takers that come first, the most urgent first
+    std::size_t n_lacking_ = 0;          // those of them that relays may serve
+    std::vector<std::uint32_t> takers_, open_;
+    std::vector<Gathered> gathered_by_;
     std::vector<Transfer> transfers_;
+    std::vector<Transfer>* log_ = nullptr;
 };
 
 }  // namespace attnflow

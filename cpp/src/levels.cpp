@@ -182,6 +182,11 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
         for (std::size_t v = 0; v < net.words(link.receiver); ++v) {
             const Word before = to[v];
             if (straight != nullptr) to[v] |= from[v] & straight[v];
+            const auto [first, end] = capacities.extent(e, v);
+            if (first >= high || end <= low) {
+                any = any || to[v] != before;
+                continue;
+            }
             for_each_bit(~to[v] & inside(v, receivers), v * word_bits, [&](std::size_t j) {
                 const Word* row = capacities.bits(finest, e, j);
                 for (std::size_t w = low; w < high; ++w)

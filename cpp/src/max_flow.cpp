@@ -11,8 +11,6 @@
 // answers do not depend on who solved what. The calling thread works too, and is the only one that talks to the monitor.
 
 #include "attnflow/max_flow.hpp"
-#include <optional>
-#include "columns.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -278,8 +276,10 @@ class Worker {
         Units value = 0;
         if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
             columns_->promising()) {
-            value = columns_->fill(terminals_.source_nodes[0], terminals_.sink_nodes[0], reached_, bound);
-            if (value < bound || options.cuts || options.check || options.flows) columns_->load(residual_);
+            const bool keep = options.cuts || options.check || options.flows;
+            const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
+            value = columns_->fill(from, to, reached_, bound, keep);
+            if (value < bound || keep) columns_->load(residual_);
         }
         if (value < bound) value += solver_->solve(residual_, levels_, terminals_, bound - value, pulse_);
         if (value > capacities_.quantum().flow_limit())

@@ -396,5 +396,43 @@ TEST(capacity, thresholds_fall_to_one_quantum) {
     }
 }
 
+// float32 rows have a loop of their own, over the bits of the numbers.
+TEST(capacity, survey_of_floats_equals_that_of_doubles) {
+    for (std::uint32_t round = 0; round < 200; ++round) {
+        Random random(round);
+        const std::uint32_t n = random.between(1, 40);
+        std::vector<float> values(std::size_t{n} * n);
+        for (float& each : values)
+            each = random.chance(0.2)   ? 0.0F
+                   : random.chance(0.1) ? -0.0F
+                   : random.chance(0.1) ? std::numeric_limits<float>::denorm_min()
+                                        : static_cast<float>(random.uniform());
+        const auto entry = [&](std::uint32_t j, std::uint32_t k) { return values[j * n + k]; };
+        Store floats({n, n}), doubles({n, n});
+        floats.dense<float>(0, 1, entry);
+        doubles.dense<double>(0, 1, entry);
+        const CapacitySurvey narrow(floats.network()), wide(doubles.network());
+        CHECK(narrow.row_sum == wide.row_sum);
+        CHECK_EQUAL(narrow.largest, wide.largest);
+        CHECK_EQUAL(narrow.total, wide.total);
+        const bool any = std::any_of(values.begin(), values.end(), [](float each) { return each > 0; });
+        if (any) CHECK_EQUAL(narrow.smallest, wide.smallest);
+    }
+}
+
+TEST(capacity, extents_name_the_words_in_use) {
+    constexpr std::uint32_t n = 200;
+    Store store({n, n});
+    store.dense<float>(0, 1, [](std::uint32_t j, std::uint32_t k) { return k <= j && k >= j / 2 ? 1.0F : 0.0F; });
+    const Network network = store.network();
+    const CapacitySurvey survey(network);
+    const CapacityIndex capacities(network, survey, Quantum(survey.total, 1, false));
+    for (std::size_t group = 0; group < 4; ++group) {
+        const auto [low, high] = capacities.extent(0, group);
+        CHECK_EQUAL(low, static_cast<std::uint32_t>(group * 64 / 2 / 64));
+        CHECK_EQUAL(high, static_cast<std::uint32_t>(group + 1));
+    }
+}
+
 }  // namespace
 }  // namespace attnflow::testing

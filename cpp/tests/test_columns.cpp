@@ -1,6 +1,7 @@
 // Flow along columns: whatever it builds must be a flow of the value it says, and on residual networks a large one.
 #include "columns.hpp"
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 
@@ -60,7 +61,7 @@ class Bench {
         set_bit(&sources[net.first_word(net.block_of(source))], net.position_of(source));
         nodes_reached(capacities_, sources, reached);
         Built built;
-        built.value = columns_.fill(source, sink, reached, bound);
+        built.value = columns_.fill(source, sink, reached, bound, true);
         residual_.reset();
         columns_.load(residual_);
         built.flows = residual_.flows();
@@ -85,7 +86,7 @@ Units best(const Network& network, Node source, Node sink) {
 TEST(columns, whatever_is_built_is_a_flow) {
     for (const Family family : {Family::layered_dense, Family::layered_causal, Family::layered_sparse,
                                 Family::block_diagonal, Family::residual_stream, Family::one_block_wide})
-        for (const Profile profile : {Profile::fractions, Profile::peaked, Profile::ties, Profile::wide})
+        for (const Profile profile : {Profile::fractions, Profile::peaked, Profile::ties, Profile::wide, Profile::huge})
             for (const Scalar scalar : {Scalar::float32, Scalar::float64, Scalar::int64})
                 for (std::uint32_t round = 0; round < 6; ++round) {
                     Random random(round * 1000 + static_cast<std::uint64_t>(family) * 100 +
@@ -226,6 +227,166 @@ TEST(columns, a_chain_within_a_larger_network) {
         CHECK_NONE(built.faults);
         CHECK(built.value > 0);
     }
+}
+
+// The loops over eight positions at once against their plain twins, on random arrays.
+struct SweepState {
+    explicit SweepState(std::size_t n) : stride(round_to_lanes(n)) {
+        for (std::vector<Units>* array :
+             {&direct, &spike, &spike_used, &behind, &added, &gather, &keep, &ahead, &taken})
+            array->assign(stride, 0);
+        next.assign(n, 0);
+        for (std::uint32_t tile = 0; tile < stride / n_lanes; ++tile) order.push_back(tile);
+    }
+    auto all() const {
+        std::vector<std::pair<std::uint32_t, Units>> gathered_pairs;
+        for (const Gathered& each : gathered) gathered_pairs.emplace_back(each.taker, each.amount);
+        return std::tuple(direct, spike, spike_used, added, gather, keep, taken, next, gathered_pairs, log.size());
+    }
+    std::size_t stride;
+    std::vector<Units> direct, spike, spike_used, behind, added, gather, keep, ahead, taken;
+    std::vector<std::uint32_t> next, order, takers;
+    std::vector<Gathered> gathered;
+    std::vector<Transfer> log;
+};
+
+TEST(columns, sweeps_equal_their_plain_twin_and_waste_nothing) {
+    for (const Scalar scalar : {Scalar::float32, Scalar::float64})
+        for (std::uint32_t round = 0; round < 300; ++round) {
+            Random random(round * 7 + static_cast<std::uint64_t>(scalar));
+            const std::uint32_t n = random.between(1, 45);
+            Store store({n, n});
+            const auto entry = [&](std::uint32_t, std::uint32_t) {
+                return random.chance(0.3) ? 0.0 : random.uniform();
+            };
+            scalar == Scalar::float32 ? store.dense<float>(0, 1, entry) : store.dense<double>(0, 1, entry);
+            const Network network = store.network();
+            const CapacitySurvey survey(network);
+            const CapacityIndex capacities(network, survey, Quantum(64, 1, false));
+            const Rows rows(capacities, 0);
+            const auto one = static_cast<double>(Units{1} << 50);
+            const auto amount = [&](double chance) {
+                return random.chance(chance) ? static_cast<Units>(random.uniform() * one) : Units{0};
+            };
+            SweepState a(n);
+            for (std::uint32_t k = 0; k < n; ++k) {
+                a.direct[k] = amount(0.5);
+                a.spike[k] = amount(0.5);
+                a.behind[k] = amount(0.9) * 4;
+                a.gather[k] = amount(0.3);
+                a.keep[k] = amount(0.4);
+                a.ahead[k] = amount(0.9) * 4;
+                if (a.gather[k] + a.keep[k] > 0) a.takers.push_back(k);
+            }
+            if (random.chance(0.5)) std::reverse(a.order.begin(), a.order.end());
+            SweepState b = a;
+            const Units room = amount(0.7) * 3, spike_room = amount(0.8) * 5, limit = amount(0.9) * 8;
+            const bool single = a.takers.size() == 1;
+            const auto sweep_of = [&](SweepState& state) {
+                return Sweep{rows,
+                             3,
+                             state.direct.data(),
+                             state.spike.data(),
+                             state.spike_used.data(),
+                             state.behind.data(),
+                             state.added.data(),
+                             spike_room,
+                             state.order,
+                             state.takers,
+                             state.gather.data(),
+                             state.keep.data(),
+                             room,
+                             state.ahead.data(),
+                             state.added.data(),
+                             state.next.data(),
+                             limit,
+                             state.gathered,
+                             single ? state.taken.data() : nullptr,
+                             &state.log};
+            };
+            const SweepState before = a;
+            Sweep fast = sweep_of(a), plain = sweep_of(b);
+            const Units passed = run(fast);
+            CHECK_EQUAL(passed, run_plain(plain));
+            CHECK(a.all() == b.all());
+            CHECK_EQUAL(fast.spike_room, plain.spike_room);
+            CHECK_EQUAL(fast.gather_room, plain.gather_room);
+            // What was passed left the givers, is on edges once each, and reached the takers.
+            Units given = 0, logged = 0, wanted = 0;
+            for (std::uint32_t k = 0; k < n; ++k) {
+                given += before.direct[k] - a.direct[k] + before.spike[k] - a.spike[k];
+                wanted += before.gather[k] - a.gather[k] + before.keep[k] - a.keep[k];
+                CHECK(a.direct[k] >= 0 && a.spike[k] >= 0 && a.gather[k] >= 0 && a.keep[k] >= 0);
+            }
+            std::map<std::pair<std::uint32_t, std::uint32_t>, Units> edges;
+            for (const Transfer& each : a.log) {
+                logged += each.amount;
+                edges[{each.taker, each.giver}] += each.amount;
+            }
+            for (const auto& [edge, flow] : edges) CHECK(flow <= capacities.at(0, edge.first, edge.second));
+            CHECK_EQUAL(given, passed);
+            CHECK_EQUAL(logged, passed);
+            CHECK_EQUAL(wanted, passed);
+            CHECK(passed <= limit && fast.spike_room >= 0 && fast.gather_room >= 0);
+        }
+}
+
+TEST(columns, intake_in_turn_is_intake_where_all_fits) {
+    for (std::uint32_t round = 0; round < 400; ++round) {
+        Random random(round);
+        const std::uint32_t n = random.between(1, 40);
+        const std::size_t stride = round_to_lanes(n);
+        const double scale = round % 4 == 0 ? 0x1p59 : 0x1p40;  // sums that wrap around, and such that do not
+        const auto array = [&](double chance) {
+            std::vector<Units> out(stride, 0);
+            for (std::uint32_t k = 0; k < n; ++k)
+                if (random.chance(chance)) out[k] = static_cast<Units>(random.uniform() * scale);
+            return out;
+        };
+        const std::vector<Units> column = array(0.8), into = array(0.8), narrowest = array(0.9), reserve = array(0.3),
+                                 to_gather = array(0.3), held = array(0.3), wanted = array(0.7);
+        std::vector<Units> gatherable = array(0.8);
+        for (std::size_t k = 0; k < stride; ++k) gatherable[k] += to_gather[k];
+        for (const bool wide : {false, true})
+            for (const double limits : {0.5, 3.0, 1000.0}) {
+                const auto limit = static_cast<Units>(std::min(limits * scale, 0x1p61));
+                const auto perform = [&](bool in_turn) {
+                    std::vector<std::vector<Units>> out(5, std::vector<Units>(stride, 0));
+                    const Intake layer{column.data(),  into.data(),      narrowest.data(), gatherable.data(),
+                                       reserve.data(), to_gather.data(), held.data(),      wanted.data(),
+                                       out[0].data(),  out[1].data(),    out[2].data(),    out[3].data(),
+                                       out[4].data()};
+                    const IntakeTotals totals =
+                        in_turn ? intake_in_turn(n, wide, layer, limit, limit) : intake(n, wide, layer, limit, limit);
+                    return std::tuple(totals.gathered, totals.arrived, totals.departed, out);
+                };
+                const auto [gathered, arrived, departed, arrays] = perform(true);
+                CHECK(gathered <= limit && arrived <= limit);
+                const auto fast = perform(false);
+                if (std::get<0>(fast) <= limit && std::get<1>(fast) <= limit)
+                    CHECK(fast == std::tuple(gathered, arrived, departed, arrays));
+                else
+                    CHECK(arrived == limit || gathered == limit);
+            }
+    }
+}
+
+// A position everybody attends to, in many layers: what its column is refused sums to more than a word holds.
+TEST(columns, popular_sources_do_not_overflow) {
+    constexpr std::uint32_t n = 64, layers = 24;
+    Random random(29);
+    Store store(std::vector<std::uint32_t>(layers + 1, n));
+    for (std::uint32_t l = 0; l < layers; ++l)
+        store.dense<float>(l, l + 1, [&](std::uint32_t j, std::uint32_t k) {
+            return j == k ? 0.5 : k == 0 ? 0.45 : 0.1 * random.uniform() / n;
+        });
+    const Network network = store.network();
+    Query query{{}, {{network.first_node(layers) + n - 1}, {network.first_node(layers)}}};
+    for (Node s = 0; s < n; s += 3) query.sources.push_back({s});
+    const Answer checked = solve(network, query, {.check = true});
+    const Answer plain = solve(network, query, {});
+    CHECK(checked.value == plain.value);
+    CHECK(plain.value == solve(network, query, {.algorithm = Algorithm::push_relabel}).value);
 }
 
 // What the whole thing is for: with a residual stream, the columns alone reach the bounds of nearly every pair.

@@ -24,6 +24,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "attnflow/network.hpp"
@@ -40,8 +41,9 @@ struct CapacitySurvey {
 
     std::vector<double> row_sum;  // [row] sum of the capacities of one (link, receiver) row; infinity allowed
     double largest = 0;           // largest finite capacity
-    double total = 0;             // sum of the finite capacities
-    bool integers = true;         // every link holds integers
+    double smallest = std::numeric_limits<double>::infinity();  // smallest positive one
+    double total = 0;                                           // sum of the finite capacities
+    bool integers = true;                                       // every link holds integers
 };
 
 /// Quanta of 2^-exponent.
@@ -66,6 +68,10 @@ class Quantum {
         if (x >= static_cast<double>(unbounded)) return true;
         return static_cast<double>(static_cast<Units>(x)) == x && (x > 0 || c == 0);  // x may have underflowed
     }
+
+    /// Whether quanta are a plain product, c * factor() before rounding down; false for scales beyond float64.
+    bool has_factor() const { return exponent_ <= 1000; }
+    double factor() const { return scale_; }
 
     /// The float64 at or below / nearest to / at or above `units` quanta.
     double lower(Units units) const;
@@ -117,6 +123,13 @@ class CapacityIndex {
         return index_[link].straight_bits.empty() ? nullptr : index_[link].straight_bits.data();
     }
 
+    /// Words of a dense link's rows that hold any capacity: of all rows 64 * group ... 64 * group + 63. In a causal matrix
+    /// that is half of them.
+    struct Range {
+        std::uint32_t low = 0, high = 0;  // low <= word < high
+    };
+    Range extent(std::size_t link, std::size_t group) const { return index_[link].extents[group]; }
+
     /// Whether that capacity was an exact number of quanta.
     bool exact(std::size_t link, std::size_t receiver, std::size_t giver) const;
 
@@ -133,6 +146,7 @@ class CapacityIndex {
         std::size_t first_word = 0, rows = 0, words = 0;
         std::vector<Units> straight;      // q(C[k, k]) of a square dense link, or of a diagonal with offset 0
         std::vector<Word> straight_bits;  // straight[k] > 0; dense links only
+        std::vector<Range> extents;       // [receiver / 64]; dense links only
     };
     Units read(const Link& link, std::size_t receiver, std::size_t giver) const;
 

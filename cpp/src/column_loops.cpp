@@ -1,0 +1,272 @@
+#include "column_loops.hpp"
+
+#include <algorithm>
+
+namespace attnflow {
+
+Rows::Rows(const CapacityIndex& capacities, std::size_t link)
+    : capacities_(capacities), link_(link), n_(capacities.network().size(capacities.network().links()[link].giver)) {
+    const Link& view = capacities.network().links()[link];
+    const auto width = static_cast<std::ptrdiff_t>(sizeof(float));
+    if (view.scalar != Scalar::float32 || view.column_stride != width || view.row_stride % width != 0 ||
+        reinterpret_cast<std::uintptr_t>(view.data) % alignof(float) != 0 || !capacities.quantum().has_factor())
+        return;
+    data_ = reinterpret_cast<const float*>(view.data);
+    row_stride_ = view.row_stride / width;
+    scale_ = capacities.quantum().factor();
+}
+
+void Rows::load_any(std::size_t receiver, std::size_t first, Units* out) const {
+    for (std::size_t i = 0; i < n_lanes; ++i)
+        out[i] = first + i < n_ ? std::min(capacities_.at(link_, receiver, first + i), most_of_an_edge) : 0;
+}
+
+namespace {
+
+// std::min and std::max return references, which keep compilers from vectorising.
+ATTNFLOW_INLINE Units lesser(Units a, Units b) { return b < a ? b : a; }
+ATTNFLOW_INLINE Units greater(Units a, Units b) { return b > a ? b : a; }
+
+template <class L>
+ATTNFLOW_INLINE void copy_tiles(const Rows& rows, std::size_t n_rows, std::size_t first, std::size_t n_columns,
+                                Units* out, std::size_t stride) {
+    constexpr std::size_t ahead = 24;  // rows; each is a cache miss that no hardware foresees
+    for (std::size_t j = 0; j < n_rows; j += n_lanes) {
+        const std::size_t height = std::min(n_lanes, n_rows - j);
+        for (std::size_t i = j + ahead; i < std::min(j + ahead + n_lanes, n_rows); ++i) {
+            rows.prefetch(i, first);
+            rows.prefetch(i, first + n_columns - 1);
+        }
+        for (std::size_t c = 0; c < n_columns; c += n_lanes) {
+            L tile[n_lanes];
+            for (std::size_t i = 0; i < n_lanes; ++i) tile[i] = i < height ? rows.load<L>(j + i, first + c) : L::all(0);
+            L::transpose(tile);
+            for (std::size_t k = 0; k < n_lanes && c + k < n_columns; ++k) tile[k].store(out + (c + k) * stride + j);
+        }
+    }
+}
+
+}  // namespace
+
+ATTNFLOW_DISPATCH void copy_columns_of(const Rows& rows, std::size_t n_rows, std::size_t first, std::size_t n_columns,
+                                       Units* out, std::size_t stride) {
+    copy_tiles<Lanes>(rows, n_rows, first, n_columns, out, stride);
+}
+
+void copy_columns(const CapacityIndex& capacities, std::size_t link, std::size_t first, std::size_t n_columns,
+                  Units* out, std::size_t stride) {
+    const Network& net = capacities.network();
+    copy_columns_of(Rows(capacities, link), net.size(net.links()[link].receiver), first, n_columns, out, stride);
+}
+
+namespace {
+
+template <class L, bool wide>
+ATTNFLOW_INLINE IntakeTotals take_in(std::size_t n, const Intake& layer, Units room, Units left) {
+    const L none = L::all(0), room_of_each = L::all(room), left_of_each = L::all(left);
+    // Sums of what does not fit together may wrap around; those of the upper bits do not.
+    constexpr int lower_bits = 16;
+    L gathered = none, arrived = none, departed = none, upper = none;
+    for (std::size_t k = 0; k < n; k += n_lanes) {
+        const L to_gather = L::load(layer.to_gather + k), held = L::load(layer.held + k);
+        const L wanted = L::load(layer.wanted + k);
+        const L out = L::min(to_gather, L::load(layer.into + k));
+        const L stock = to_gather - out;
+        const L space = L::load(layer.narrowest + k) - held - (wide ? none : stock);
+        const L most = L::min(L::min(L::load(layer.column + k), L::max(space, none)), left_of_each);
+        const L gather = L::max(L::min(L::min(most, L::load(layer.gatherable + k) - stock), room_of_each), none);
+        const L keep = L::min(most - gather, L::max(wanted - L::load(layer.reserve + k), none));
+        const L arrival = gather + keep;
+        out.store(layer.departure + k);
+        arrival.store(layer.arrival + k);
+        (stock + gather).store(layer.to_gather_after + k);
+        (held + (wide ? arrival : keep)).store(layer.held_after + k);
+        (wanted - keep).store(layer.wanted_after + k);
+        gathered = gathered + gather;
+        arrived = arrived + arrival;
+        departed = departed + out;
+        upper = upper + arrival.halved(lower_bits);
+    }
+    if (upper.running_sum()[n_lanes - 1] > left >> lower_bits) return {unbounded, unbounded, unbounded};
+    return {gathered.running_sum()[n_lanes - 1], arrived.running_sum()[n_lanes - 1],
+            departed.running_sum()[n_lanes - 1]};
+}
+
+}  // namespace
+
+ATTNFLOW_DISPATCH IntakeTotals intake(std::size_t n, bool wide, const Intake& layer, Units room, Units left) {
+    return wide ? take_in<Lanes, true>(n, layer, room, left) : take_in<Lanes, false>(n, layer, room, left);
+}
+
+IntakeTotals intake_in_turn(std::size_t n, bool wide, const Intake& layer, Units room, Units left) {
+    IntakeTotals totals;
+    for (std::size_t k = 0; k < n; ++k) {
+        const Units out = std::min(layer.to_gather[k], layer.into[k]);
+        const Units stock = layer.to_gather[k] - out;
+        const Units space = std::max(layer.narrowest[k] - layer.held[k] - (wide ? 0 : stock), Units{0});
+        const Units most = std::min({layer.column[k], space, left - totals.arrived});
+        const Units gather = std::max(std::min({most, layer.gatherable[k] - stock, room - totals.gathered}), Units{0});
+        const Units keep = std::min(most - gather, std::max(layer.wanted[k] - layer.reserve[k], Units{0}));
+        layer.departure[k] = out;
+        layer.arrival[k] = gather + keep;
+        layer.to_gather_after[k] = stock + gather;
+        layer.held_after[k] = layer.held[k] + keep + (wide ? gather : 0);
+        layer.wanted_after[k] = layer.wanted[k] - keep;
+        totals.gathered += gather;
+        totals.arrived += gather + keep;
+        totals.departed += out;
+    }
+    return totals;
+}
+
+ATTNFLOW_DISPATCH void carry(std::size_t n, const Units* arrival, const Units* departure, const Units* straight,
+                             Units* stock, Units* slack) {
+    for (std::size_t k = 0; k < n; ++k) {
+        stock[k] += arrival[k] - departure[k];
+        slack[k] = straight[k] - stock[k];
+    }
+}
+
+ATTNFLOW_DISPATCH void lower(std::size_t n, Units* a, const Units* b) {
+    for (std::size_t k = 0; k < n; ++k) a[k] = lesser(a[k], b[k]);
+}
+
+ATTNFLOW_DISPATCH void least(std::size_t n, const Units* a, const Units* b, Units* out) {
+    for (std::size_t k = 0; k < n; ++k) out[k] = lesser(a[k], b[k]);
+}
+
+ATTNFLOW_DISPATCH void add_difference(std::size_t n, Units* a, const Units* b, const Units* c) {
+    for (std::size_t k = 0; k < n; ++k) a[k] = greater(lesser(a[k] + (b[k] - c[k]), most_spare), 0);
+}
+
+namespace {
+
+void log_transfers(const Sweep& sweep, std::size_t taker, std::size_t first, const Units* direct, const Units* spike) {
+    for (std::size_t i = 0; i < n_lanes; ++i) {
+        const auto giver = static_cast<std::uint32_t>(first + i);
+        const auto note = [&](Units amount, Origin origin) {
+            if (amount > 0)
+                sweep.log->push_back(
+                    {sweep.layer & 0xFFFFFFU, origin, static_cast<std::uint32_t>(taker), giver, amount});
+        };
+        note(direct[i], Origin::source);
+        note(spike[i], Origin::spike);
+    }
+}
+
+// As much of `offered` as `want` asks for, lane by lane.
+template <class L>
+ATTNFLOW_INLINE L in_turn(const L& offered, const L& running, Units want) {
+    return L::min(offered, L::max(L::all(want) - (running - offered), L::all(0)));
+}
+
+template <class L>
+ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
+    std::uint32_t* const takers = sweep.takers.data();
+    std::uint32_t* const next = sweep.next;
+    Units *const gather_of = sweep.gather, *const keep_of = sweep.keep, *const added_ahead = sweep.added_ahead;
+    const Units* const ahead = sweep.ahead;
+    Units limit = sweep.limit, room = sweep.gather_room;
+    std::size_t n_takers = sweep.takers.size();
+    const L none = L::all(0);
+    const auto n_tiles = static_cast<std::uint32_t>(sweep.order.size());
+    for (std::uint32_t turn = 0; turn < n_tiles && n_takers > 0 && limit > 0; ++turn) {
+        const std::uint32_t tile = sweep.order[turn];
+        const std::size_t first = tile * n_lanes;
+        const L direct_before = L::load(sweep.direct + first), spike_before = L::load(sweep.spike + first);
+        L direct = direct_before, spike = sweep.spike_room > 0 ? spike_before : none;
+        L space = L::max(L::load(sweep.behind + first) - L::load(sweep.added + first), none);
+        if (!L::min(direct + spike, space).any()) continue;
+        // At least so much: it is counted down as if all came from there.
+        Units spike_left = spike.any() ? sweep.spike_room : unbounded;
+        std::size_t n_left = 0, i = 0;
+        while (i < n_takers) {
+            const std::uint32_t k = takers[i++];
+            takers[n_left] = k;
+            if (next[k] > turn) {
+                ++n_left;
+                continue;
+            }
+            const Units gather = std::min(gather_of[k], room);
+            const Units want = std::min(std::min(gather + keep_of[k], limit), ahead[k] - added_ahead[k]);
+            if (want <= 0) continue;
+            next[k] = turn + 1;
+            if (want > spike_left) spike_left = sweep.spike_room - (spike_before - spike).running_sum()[n_lanes - 1];
+            L capacity = sweep.rows.load<L>(k, first);
+            if (k / n_lanes == tile) {
+                Units each[n_lanes];
+                capacity.store(each);
+                each[k % n_lanes] = 0;
+                capacity = L::load(each);
+            }
+            Units got;
+            L from_direct, from_spike;
+            if (want <= spike_left) {
+                const L offered = L::min(L::min(direct + spike, space), capacity);
+                const L running = offered.running_sum();
+                got = std::min(want, running[n_lanes - 1]);
+                const L take = in_turn(offered, running, want);
+                from_direct = L::min(take, direct);
+                from_spike = take - from_direct;
+            } else {  // the source's column may not have as much: it comes last
+                const L offered = L::min(L::min(direct, space), capacity);
+                const L running = offered.running_sum();
+                got = std::min(want, running[n_lanes - 1]);
+                from_direct = in_turn(offered, running, want);
+                const L more = L::min(L::min(spike, space - from_direct), capacity - from_direct);
+                const L running_more = more.running_sum();
+                const Units rest = std::min(want - got, std::max(spike_left, Units{0}));
+                got += std::min(rest, running_more[n_lanes - 1]);
+                from_spike = in_turn(more, running_more, rest);
+            }
+            if (got > 0) {
+                direct = direct - from_direct;
+                spike = spike - from_spike;
+                space = space - from_direct - from_spike;
+                spike_left -= got;
+                limit -= got;
+                const Units gathered = std::min(got, gather);
+                if (gathered > 0) sweep.gathered.push_back({k, gathered});
+                gather_of[k] -= gathered;
+                room -= gathered;
+                keep_of[k] -= got - gathered;
+                added_ahead[k] += got;
+                if (sweep.taken != nullptr)
+                    (L::load(sweep.taken + first) + from_direct + from_spike).store(sweep.taken + first);
+                if (sweep.log != nullptr) {
+                    Units amounts[2][n_lanes];
+                    from_direct.store(amounts[0]);
+                    from_spike.store(amounts[1]);
+                    log_transfers(sweep, k, first, amounts[0], amounts[1]);
+                }
+                if (limit == 0) break;
+            }
+            if (got == want) continue;
+            ++n_left;  // it took all there was for it
+            if (!(direct + spike).any()) break;
+        }
+        while (i < n_takers) takers[n_left++] = takers[i++];
+        n_takers = n_left;
+        direct.store(sweep.direct + first);
+        L given = direct_before - direct;
+        if (sweep.spike_room > 0) {
+            const L used = spike_before - spike;
+            sweep.spike_room -= used.running_sum()[n_lanes - 1];
+            spike.store(sweep.spike + first);
+            (L::load(sweep.spike_used + first) + used).store(sweep.spike_used + first);
+            given = given + used;
+        }
+        (L::load(sweep.added + first) + given).store(sweep.added + first);
+    }
+    const Units passed = sweep.limit - limit;
+    sweep.limit = limit;
+    sweep.gather_room = room;
+    return passed;
+}
+
+}  // namespace
+
+ATTNFLOW_DISPATCH Units run(Sweep& sweep) { return sweep_all<Lanes>(sweep); }
+Units run_plain(Sweep& sweep) { return sweep_all<PlainLanes>(sweep); }
+
+}  // namespace attnflow
