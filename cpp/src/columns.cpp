@@ -116,7 +116,10 @@ void ColumnFlow::through_columns(std::size_t layer) {
                       into,
                       at(narrowest_, wide_ ? 1 : layer + 1),
                       at(gatherable_, layer),
-                      layer > 0 && layer + 1 < last_ ? column(last_ - 1) : none_.data(),
+                      layer + 1 >= last_            ? none_.data()
+                      : layer > 0                   ? column(last_ - 1)
+                      : spare_direct_for_gathering_ ? by_now_.data()
+                                                    : none_.data(),
                       to_gather_.data(),
                       held_.data(),
                       wanted_.data(),
@@ -194,6 +197,12 @@ void ColumnFlow::choose_urgent() {
     open_.clear();
     for (std::uint32_t k = 0; k < n_; ++k)
         if (wanted_[k] > 0) open_.push_back(k);
+    // Only the sink's column still wants, and wants it early: what columns keep to the end, they can get later.
+    spare_direct_for_gathering_ = open_.empty() && s_ != t_ && spike_room_ > spike_used_;
+    if (spare_direct_for_gathering_) {
+        std::fill(by_now_.begin(), by_now_.end(), 0);
+        for (std::size_t l = 1; l < last_; ++l) add_difference(n_, by_now_.data(), column(l), none_.data());
+    }
     std::sort(open_.begin(), open_.end(),
               [&](std::uint32_t a, std::uint32_t b) { return std::tie(wanted_[b], a) < std::tie(wanted_[a], b); });
     for (const std::uint32_t k : urgent_)
@@ -268,6 +277,7 @@ void ColumnFlow::between_columns(Use use) {
         Sweep sweep = sweep_of(l);
         const Units room = l + 2 <= last_ ? std::max(room_[l + 2] - room_used_, Units{0}) : Units{0};
         sweep.gather_room = room;
+        if (use == Use::direct && spare_direct_for_gathering_) sweep.keep = none_.data();
         for (std::size_t i = 0; i < n_lacking_ && left_ > 0; ++i) {
             open_.assign(1, urgent_[i]);
             sweep.taken = taken(i, l);
@@ -363,20 +373,25 @@ Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached,
     s_ = net.position_of(source);
     copy_batch();
     const bool probing = !doing_well();
+    const std::size_t attempts = probing ? 1 : most_attempts;
     log_ = keep ? &transfers_ : nullptr;
-    attempt(reached, bound, probing ? 1 : most_attempts);
+    const std::size_t best = attempt(reached, bound, attempts, !probing);
     ++n_filled_;
     n_reached_ += left_ == 0;
     worth_loading_ = left_ == 0 || !probing;
     if (!worth_loading_) return 0;  // where columns fall short as a rule, a search does no worse from nothing
-    if (left_ > 0 && !keep) {       // a search needs to know what was done
-        log_ = &transfers_;
-        attempt(reached, bound, most_attempts);
+    if (left_ > 0 && (!keep || best + 1 < attempts)) {
+        log_ = &transfers_;  // a search needs to know what was done
+        attempt(reached, bound, best + 1, true);
     }
     return bound - left_;
 }
 
-void ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts) {
+// Returns which one came nearest to the bound; what is left behind is the last.
+std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays) {
+    std::size_t best = 0;
+    Units least_left = unbounded;
+    spare_direct_for_gathering_ = false;
     for (std::size_t attempt = 0; attempt < attempts; ++attempt) {
         start(reached, bound);
         for (filled_ = 0; filled_ < last_ && left_ > 0; ++filled_) through_columns(filled_);
@@ -396,10 +411,15 @@ void ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, std::siz
             between_columns(Use::direct);
             if (left_ > 0) between_columns(Use::spike);
         }
-        if (left_ > 0 && attempts > 1) by_relay();
+        if (left_ > 0 && relays) by_relay();
+        if (left_ < least_left) {
+            least_left = left_;
+            best = attempt;
+        }
         if (left_ == 0 || attempt + 1 == attempts) break;
         choose_urgent();
     }
+    return best;
 }
 
 void ColumnFlow::load(Residual& residual) {

@@ -69,7 +69,7 @@ class ColumnFlow {
     bool find_layers(std::uint32_t source_block, std::uint32_t sink_block);
     void copy_batch();
     bool doing_well() const { return n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
-    void attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts);
+    std::size_t attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays);
     void start(const std::vector<Word>& reached, Units bound);
     void through_columns(std::size_t layer);
     void account();
@@ -126,14 +126,15 @@ class ColumnFlow {
     Units gathered_ = 0;      // taken in so far for the sink's column
     Units spike_ = 0;         // stock of the source's column
     std::size_t filled_ = 0;  // layers that the pass went through
-    Array spent_;             // [layer] out of the source's column, straight edges aside
-    Array collected_;         // [layer] into the sink's column
-    Array arrival_;           // [layer][k]
-    Array departure_;         // [layer][k]
-    Array to_gather_;         // [k] stock for the sink's column
-    Array held_;              // [k] wide: all that entered; else stock for the last layer
-    Array wanted_first_;      // [k] what column k could give through the last layer
-    Array wanted_;            // [k] what it still could
+    bool spare_direct_for_gathering_ = false;
+    Array spent_;         // [layer] out of the source's column, straight edges aside
+    Array collected_;     // [layer] into the sink's column
+    Array arrival_;       // [layer][k]
+    Array departure_;     // [layer][k]
+    Array to_gather_;     // [k] stock for the sink's column
+    Array held_;          // [k] wide: all that entered; else stock for the last layer
+    Array wanted_first_;  // [k] what column k could give through the last layer
+    Array wanted_;        // [k] what it still could
     Array to_gather_after_, held_after_, wanted_after_;
 
     // Later passes.

@@ -245,4 +245,50 @@ std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vec
     return reaching;
 }
 
+std::vector<Word> nodes_reaching(const Residual& residual, const std::vector<Word>& sinks) {
+    const Network& net = residual.network();
+    std::vector<Word> reaching = sinks;
+    std::vector<Node> open;
+    const auto visit = [&](std::uint32_t block, std::size_t position) {
+        Word* words = &reaching[net.first_word(block)];
+        if (test_bit(words, position)) return;
+        set_bit(words, position);
+        open.push_back(net.first_node(block) + static_cast<Node>(position));
+    };
+    for (std::uint32_t block = 0; block < net.n_blocks(); ++block)
+        for (std::size_t w = 0; w < net.words(block); ++w)
+            for_each_bit(sinks[net.first_word(block) + w], w * word_bits,
+                         [&](std::size_t i) { open.push_back(net.first_node(block) + static_cast<Node>(i)); });
+    while (!open.empty()) {
+        const Node node = open.back();
+        open.pop_back();
+        const std::uint32_t block = net.block_of(node);
+        const std::size_t position = net.position_of(node);
+        for (const std::uint32_t e : net.links_into(block)) {
+            const Residual::LinkView& link = residual.link(e);
+            if (link.diagonal) {
+                const std::int64_t k = static_cast<std::int64_t>(position) - link.offset;
+                if (k < 0 || k >= static_cast<std::int64_t>(link.n_givers)) continue;
+                const auto giver = static_cast<std::size_t>(k);
+                if (residual.edge(e, position, giver).left >= residual.threshold()) visit(link.giver_block, giver);
+                continue;
+            }
+            const Word* row = residual.row(link, position);
+            const Word* known = &reaching[net.first_word(link.giver_block)];
+            for (std::size_t w = 0; w < link.n_words; ++w)
+                for_each_bit(row[w] & ~known[w], w * word_bits, [&](std::size_t k) { visit(link.giver_block, k); });
+        }
+        // Whoever gets flow from here can send it back.
+        for (const std::uint32_t e : net.links_out_of(block))
+            if (residual.straight_flow(e, position) >= residual.threshold()) visit(net.links()[e].receiver, position);
+        for (auto id = residual.first_out(node); id != 0; id = residual.touched(id).next_out) {
+            const TouchedEdge& edge = residual.touched(id);
+            if (edge.flow < residual.threshold()) continue;
+            const Node receiver = residual.receiver(edge);
+            visit(net.block_of(receiver), net.position_of(receiver));
+        }
+    }
+    return reaching;
+}
+
 }  // namespace attnflow

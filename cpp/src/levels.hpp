@@ -78,4 +78,8 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
 /// Nodes from which some sink can be reached over edges of positive capacity, sinks included.
 std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks);
 
+/// The same over arcs of a residual of at least its threshold: after a maximum flow, at the finest scale, the sink side of
+/// the minimum cut nearest the sink.
+std::vector<Word> nodes_reaching(const Residual& residual, const std::vector<Word>& sinks);
+
 }  // namespace attnflow

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <exception>
@@ -189,6 +190,8 @@ class Worker {
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+        cuts_.clear();
+        cuts_looked_for_ = cuts_used_ = 0;
     }
 
     std::string describe(const std::vector<Node>& nodes) const {
@@ -197,29 +200,32 @@ class Worker {
                std::to_string(net_.block_of(nodes[0]));
     }
 
+    // Calls visit(j, k) for every edge k -> j of a link, j in `receivers`; edges without capacity may be among them.
+    template <class Visit>
+    void for_each_receiver(std::uint32_t e, std::size_t k, const std::vector<Word>& receivers,
+                           const Visit& visit) const {
+        const Link& link = net_.links()[e];
+        const Word* wanted = &receivers[net_.first_word(link.receiver)];
+        if (link.diagonal) {
+            const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+            if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
+                test_bit(wanted, static_cast<std::size_t>(j)))
+                visit(static_cast<std::size_t>(j), k);
+            return;
+        }
+        for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
+            for_each_bit(wanted[w], w * word_bits, [&](std::size_t j) { visit(j, k); });
+    }
+
     // What leaves the sources into nodes that reach the sink.
     Bound out_of_sources() const {
         Bound bound;
-        for (const Node node : terminals_.source_nodes) {
-            const std::uint32_t block = net_.block_of(node);
-            const std::size_t k = node - net_.first_node(block);
-            for (const std::uint32_t e : net_.links_out_of(block)) {
-                const Link& link = net_.links()[e];
-                const std::size_t first = net_.first_word(link.receiver);
-                const auto add = [&](std::size_t j) {
-                    if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
-                };
-                if (link.diagonal) {
-                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-                    if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
-                        test_bit(&reaching_[first], static_cast<std::size_t>(j)))
-                        add(static_cast<std::size_t>(j));
-                    continue;
-                }
-                for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
-                    for_each_bit(reaching_[first + w], w * word_bits, add);
-            }
-        }
+        for (const Node node : terminals_.source_nodes)
+            for (const std::uint32_t e : net_.links_out_of(net_.block_of(node)))
+                for_each_receiver(e, net_.position_of(node), reaching_, [&](std::size_t j, std::size_t k) {
+                    if (!test_bit(&terminals_.sources[net_.first_word(net_.links()[e].receiver)], j))
+                        bound.add(capacities_, e, j, k);
+                });
         return bound;
     }
 
@@ -259,6 +265,77 @@ class Worker {
         return levels_.visited();
     }
 
+    // The one link out of the source's block, where nothing else leads into that block or the next, and no sink is there:
+    // then a node of the next block gets what the source sends it, and nothing more.
+    const Link* only_link() const {
+        if (terminals_.source_nodes.size() != 1) return nullptr;
+        const std::uint32_t block = net_.block_of(terminals_.source_nodes[0]);
+        if (!net_.links_into(block).empty() || net_.links_out_of(block).size() != 1) return nullptr;
+        const Link& link = net_.links()[net_.links_out_of(block)[0]];
+        if (link.diagonal || net_.links_into(link.receiver).size() != 1) return nullptr;
+        for (const Node sink : terminals_.sink_nodes)
+            if (net_.block_of(sink) == link.giver || net_.block_of(sink) == link.receiver) return nullptr;
+        return &link;
+    }
+
+    // The sink side X of one source's minimum cut bounds the others, too. Let X be without the first two blocks: into X
+    // flows at most what its edges from later blocks carry, and through each node k of the second block at most what the
+    // source sends there or k's edges into X carry. What is scarce near a sink (the sink's column: class tokens of short
+    // texts, calibrated networks) is so for everybody. Only where nothing was rounded: upper bounds must not depend on
+    // who solved what.
+    Units bound_by_cuts() {
+        Units bound = unbounded;
+        const Link* link = cuts_.empty() ? nullptr : only_link();
+        if (link == nullptr) return bound;
+        const auto e = static_cast<std::size_t>(link - net_.links().data());
+        column_.resize(net_.size(link->receiver));
+        capacities_.column(e, net_.position_of(terminals_.source_nodes[0]), column_.data());
+        best_cut_ = nullptr;
+        for (SinkCut& cut : cuts_) {
+            if (cut.link != e) continue;
+            Units sum = cut.from_later;
+            for (std::size_t k = 0; k < column_.size(); ++k)
+                sum = saturating_sum(sum, std::min(column_[k], cut.from_second[k]));
+            if (sum >= bound) continue;
+            bound = sum;
+            best_cut_ = &cut;
+        }
+        return bound;
+    }
+
+    // Keeps the minimum cut nearest the sink after a solve that no known cut bounds, if it is a narrow one. For as long as
+    // that pays.
+    void keep_cut() {
+        const Link* link = only_link();
+        if (link == nullptr || !capacities_.all_exact() || cuts_looked_for_ >= 8 + cuts_used_) return;
+        ++cuts_looked_for_;
+        std::vector<Word> sink_side = nodes_reaching(residual_, terminals_.sinks);
+        for (const std::uint32_t block : {link->giver, link->receiver})
+            std::fill_n(&sink_side[net_.first_word(block)], net_.words(block), Word{0});
+        std::size_t n_nodes = 0;
+        for (const Word word : sink_side) n_nodes += static_cast<std::size_t>(std::popcount(word));
+        if (n_nodes > 4 * net_.n_blocks()) return;
+        SinkCut cut{static_cast<std::size_t>(link - net_.links().data()), 0,
+                    std::vector<Units>(net_.size(link->receiver), 0)};
+        for (std::size_t e = 0; e < net_.links().size(); ++e) {
+            const Link& into = net_.links()[e];
+            for (std::size_t w = 0; w < net_.words(into.receiver); ++w)
+                for_each_bit(sink_side[net_.first_word(into.receiver) + w], w * word_bits, [&](std::size_t j) {
+                    for (std::size_t k = 0; k < net_.size(into.giver); ++k) {
+                        if (into.diagonal && static_cast<std::int64_t>(k) + into.offset != static_cast<std::int64_t>(j))
+                            continue;
+                        if (test_bit(&sink_side[net_.first_word(into.giver)], k)) continue;
+                        Units& sum = into.giver == link->receiver ? cut.from_second[k] : cut.from_later;
+                        sum = saturating_sum(sum, capacities_.at(e, j, k));
+                    }
+                });
+        }
+        if (cuts_.size() == most_cuts)
+            cuts_.erase(std::min_element(cuts_.begin(), cuts_.end(),
+                                         [](const SinkCut& a, const SinkCut& b) { return a.used < b.used; }));
+        cuts_.push_back(std::move(cut));
+    }
+
     void solve_pair(std::uint64_t pair, std::size_t source) {
         const Options& options = job_.options;
         terminals_.source_nodes = job_.query.sources[source];
@@ -270,13 +347,14 @@ class Worker {
         const Bound in = into_sinks(reached_);
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
-        const Units bound = std::min(out.units, in.units);
+        const Units at_terminals = std::min(out.units, in.units), bound = std::min(at_terminals, bound_by_cuts());
         // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
         // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
         Units value = 0;
         if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
             columns_->promising()) {
-            const bool keep = options.cuts || options.check || options.flows;
+            const bool keep =
+                options.cuts || options.check || options.flows || (options.bottlenecks && bound < at_terminals);
             const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
             value = columns_->fill(from, to, reached_, bound, keep);
             if (value < bound || keep) columns_->load(residual_);
@@ -287,8 +365,12 @@ class Worker {
                                 ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
                                 ") through unbounded edges alone");
 
-        const bool at_terminal = value == bound;
-        const bool need_cut = options.cuts || options.check || !at_terminal;
+        const bool at_terminal = value == at_terminals, known = value == bound;
+        const bool need_cut = options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks));
+        if (known && !at_terminal) {
+            ++cuts_used_;
+            ++best_cut_->used;
+        }
         CutCapacity cut;
         if (need_cut) {
             const std::vector<Word>& source_side = explore();
@@ -297,12 +379,13 @@ class Worker {
                           job_.answer.source_side.begin() + static_cast<std::ptrdiff_t>(pair * net_.n_words()));
             if (!at_terminal) cut = cut_capacity(capacities_, source_side);
         }
-        if (!at_terminal && cut.units != value)
+        if (need_cut && !at_terminal && cut.units != value)
             throw CertificateFailure("the flow is " + std::to_string(value) + ", but the cut has capacity " +
                                      std::to_string(cut.units));
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
+        if (!known) keep_cut();
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] = value + static_cast<Units>(rounded);
         if (options.bottlenecks)
@@ -334,6 +417,18 @@ class Worker {
     Terminals terminals_;
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
+
+    struct SinkCut {
+        std::size_t link;                // from the sources' block to the second
+        Units from_later;                // capacity from blocks after the second
+        std::vector<Units> from_second;  // [position] from each node of the second
+        std::uint64_t used = 0;
+    };
+    static constexpr std::size_t most_cuts = 8;
+    std::vector<SinkCut> cuts_;  // of the sink at hand
+    SinkCut* best_cut_ = nullptr;
+    std::vector<Units> column_;
+    std::uint64_t cuts_looked_for_ = 0, cuts_used_ = 0;
 };
 
 }  // namespace

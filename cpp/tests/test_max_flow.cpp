@@ -466,5 +466,35 @@ TEST(max_flow, the_largest_double_is_solved_or_refused_but_not_unbounded) {
     }
 }
 
+// The sink's column is narrow for every source, so one source's minimum cut bounds the others: same answers, same
+// bottlenecks, hardly a search. The edges of the first layer differ, so every source has a cut of its own.
+TEST(max_flow, sources_share_cuts_near_the_sink) {
+    constexpr std::uint32_t n = 48, layers = 5;
+    for (std::uint32_t seed = 0; seed < 6; ++seed) {
+        Random random(seed);
+        Store store(std::vector<std::uint32_t>(layers + 1, n));
+        for (std::uint32_t l = 0; l < layers; ++l)
+            store.dense<float>(l, l + 1, [&](std::uint32_t j, std::uint32_t k) {
+                const double scarce = j == 0 ? 0.2 : 1.0;
+                return scarce * (0.5 * (0.5 + random.uniform()) / n + (j == k && j != 0 ? 0.5 : 0.0)) +
+                       (j == 0 && k == 0 ? 0.5 : 0.0);
+            });
+        const Network network = store.network();
+        Query query{{}, {{network.first_node(layers)}, {network.first_node(layers) + 7}, {network.first_node(1) + 3}}};
+        for (Node s = 0; s < n; ++s) query.sources.push_back({s});
+        query.sources.push_back({3, 4});
+        for (const bool bottlenecks : {false, true}) {
+            const Answer shared = solve(network, query, {.bottlenecks = bottlenecks});
+            const Answer alone = solve(network, query, {.bottlenecks = bottlenecks, .check = true});
+            const Answer other =
+                solve(network, query, {.algorithm = Algorithm::push_relabel, .bottlenecks = bottlenecks});
+            CHECK(shared.value == other.value);
+            CHECK(shared.upper == other.upper);
+            CHECK(shared.bottleneck == other.bottleneck);
+            CHECK(alone.value == other.value);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace attnflow::testing
