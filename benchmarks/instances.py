@@ -2,7 +2,8 @@
 
 Attention that was made up is an easy case, and says nothing; random softmax attention is the easiest. So every figure
 is taken on what SmolLM2-135M (30 layers, causal) and MiniLM (6 layers, every position sees every other) do with the
-text in ``text.txt``: head mean, residual 0.5, as it is ("plain") and calibrated ("excess").
+text in ``text.txt``: head mean, residual 0.5, as it is ("plain") and calibrated ("excess"), or without a residual
+("raw").
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class Case(NamedTuple):
     n: int
     calibration: Calibration
     sink: int
+    residual: float = 0.5
 
     @property
     def name(self) -> str:
         """Short, unique and readable: the benchmarks' group."""
-        return f"{self.model} n={self.n} {'excess' if self.calibration == 'excess' else 'plain'} sink={self.sink}"
+        kind = "excess" if self.calibration == "excess" else "raw" if self.residual == 0 else "plain"
+        return f"{self.model} n={self.n} {kind} sink={self.sink}"
 
 
 class Instance(NamedTuple):
@@ -56,20 +59,24 @@ class Instance(NamedTuple):
 
 LENGTHS: dict[Model, tuple[int, ...]] = {"SmolLM2": (128, 512), "MiniLM": (128, 256, 512)}
 CALIBRATIONS: tuple[Calibration, ...] = ("none", "excess")
-ALL = tuple(
-    Case(model, n, calibration, sink)
-    for model, lengths in LENGTHS.items()
-    for n in lengths
-    for calibration in CALIBRATIONS
-    # The last position predicts the next token; an encoder's class token is the first, and a position in the middle of
-    # the text is the other kind of sink there is.
-    for sink in ((n - 1,) if model == "SmolLM2" else (0, n // 2))
+ALL = (
+    *(
+        Case(model, n, calibration, sink)
+        for model, lengths in LENGTHS.items()
+        for n in lengths
+        for calibration in CALIBRATIONS
+        # The last position predicts the next token; an encoder's class token is the first, and a position in the middle
+        # of the text is the other kind of sink there is.
+        for sink in ((n - 1,) if model == "SmolLM2" else (0, n // 2))
+    ),
+    Case("SmolLM2", 512, "none", 511, residual=0.0),  # attention as it is: no residual stream to lean on
+    Case("SmolLM2", 1024, "none", 1023),
 )
 
 
-def load(case: Case, residual: float = 0.5) -> Instance:
+def load(case: Case) -> Instance:
     """Capacities of `case`, from the cache or from the model."""
-    capacities = (1 - residual) * attention(case.model, case.n) + residual * np.eye(case.n, dtype=np.float32)
+    capacities = (1 - case.residual) * attention(case.model, case.n) + case.residual * np.eye(case.n, dtype=np.float32)
     if case.calibration == "excess":
         capacities = excess(capacities, causal=case.model == "SmolLM2")
     integers, exponent = quantised(capacities)

@@ -30,7 +30,8 @@ NETWORKS = {
     "MiniLM 6 x 512, mid-sequence": ("load(Case('MiniLM', 512, 'none', 256)).floats", 256),
     "MiniLM 6 x 512, excess": ("load(Case('MiniLM', 512, 'excess', 256)).floats", 256),
     "SmolLM2 30 x 512": ("load(Case('SmolLM2', 512, 'none', 511)).floats", 511),
-    "SmolLM2 30 x 512, residual 0": ("load(Case('SmolLM2', 512, 'none', 511), residual=0).floats", 511),
+    "SmolLM2 30 x 512, residual 0": ("load(Case('SmolLM2', 512, 'none', 511, residual=0.0)).floats", 511),
+    "MiniLM 6 x 128, class token": ("load(Case('MiniLM', 128, 'none', 0)).floats", 0),
     "SmolLM2 30 x 128, excess": ("load(Case('SmolLM2', 128, 'excess', 127)).floats", 127),
 }
 MEASURE = """
