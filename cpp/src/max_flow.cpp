@@ -185,6 +185,16 @@ class Worker {
     std::size_t bytes() const { return residual_.bytes() + (columns_ ? columns_->bytes() : 0); }
 
    private:
+    // A set of nodes around the sink, and what leads into it.
+    struct SinkCut {
+        std::size_t link;                // from the sources' block to the second
+        std::vector<Word> sink_side;     // without those two
+        Units from_later;                // capacity from blocks after the second
+        std::vector<Units> from_second;  // [position] from each node of the second
+        std::vector<Word> reached;       // the last words of what the source reached that the two were measured for
+        std::uint64_t used = 0;
+    };
+
     void enter_sink(std::size_t sink) {
         sink_ = sink;
         terminals_.sink_nodes = job_.query.sinks[sink];
@@ -280,9 +290,9 @@ class Worker {
 
     // The sink side X of one source's minimum cut bounds the others, too. Let X be without the first two blocks: into X
     // flows at most what its edges from later blocks carry, and through each node k of the second block at most what the
-    // source sends there or k's edges into X carry. What is scarce near a sink (the sink's column: class tokens of short
-    // texts, calibrated networks) is so for everybody. Only where nothing was rounded: upper bounds must not depend on
-    // who solved what.
+    // source sends there or k's edges into X carry; edges from nodes that this source does not reach aside. What is scarce
+    // near a sink (the sink's column: class tokens of short texts, calibrated networks) is so for everybody. Only where
+    // nothing was rounded: upper bounds must not depend on who solved what.
     Units bound_by_cuts() {
         Units bound = unbounded;
         const Link* link = cuts_.empty() ? nullptr : only_link();
@@ -293,6 +303,9 @@ class Worker {
         best_cut_ = nullptr;
         for (SinkCut& cut : cuts_) {
             if (cut.link != e) continue;
+            if (!std::equal(reached_.begin() + static_cast<std::ptrdiff_t>(net_.n_words() - cut.reached.size()),
+                            reached_.end(), cut.reached.begin()))
+                measure(cut);
             Units sum = cut.from_later;
             for (std::size_t k = 0; k < column_.size(); ++k)
                 sum = saturating_sum(sum, std::min(column_[k], cut.from_second[k]));
@@ -301,6 +314,36 @@ class Worker {
             best_cut_ = &cut;
         }
         return bound;
+    }
+
+    // Adds up what leads into a cut's sink side from what this source reaches.
+    void measure(SinkCut& cut) const {
+        const std::uint32_t second = net_.links()[cut.link].receiver;
+        cut.reached.assign(reached_.end() - static_cast<std::ptrdiff_t>(cut.reached.size()), reached_.end());
+        cut.from_later = 0;
+        std::fill(cut.from_second.begin(), cut.from_second.end(), 0);
+        for (std::size_t e = 0; e < net_.links().size(); ++e) {
+            const Link& into = net_.links()[e];
+            const Word* givers = &reached_[net_.first_word(into.giver)];
+            const Word* inside = &cut.sink_side[net_.first_word(into.giver)];
+            const auto add = [&](std::size_t j, std::size_t k) {
+                Units& sum = into.giver == second ? cut.from_second[k] : cut.from_later;
+                sum = saturating_sum(sum, capacities_.at(e, j, k));
+            };
+            for (std::size_t v = 0; v < net_.words(into.receiver); ++v)
+                for_each_bit(cut.sink_side[net_.first_word(into.receiver) + v], v * word_bits, [&](std::size_t j) {
+                    if (into.diagonal) {
+                        const std::int64_t k = static_cast<std::int64_t>(j) - into.offset;
+                        if (k < 0 || k >= static_cast<std::int64_t>(net_.size(into.giver))) return;
+                        const auto giver = static_cast<std::size_t>(k);
+                        if (test_bit(givers, giver) && !test_bit(inside, giver)) add(j, giver);
+                        return;
+                    }
+                    const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, e, j);
+                    for (std::size_t w = 0; w < net_.words(into.giver); ++w)
+                        for_each_bit(row[w] & givers[w] & ~inside[w], w * word_bits, [&](std::size_t k) { add(j, k); });
+                });
+        }
     }
 
     // Keeps the minimum cut nearest the sink after a solve that no known cut bounds, if it is a narrow one. For as long as
@@ -313,27 +356,22 @@ class Worker {
         for (const std::uint32_t block : {link->giver, link->receiver})
             std::fill_n(&sink_side[net_.first_word(block)], net_.words(block), Word{0});
         std::size_t n_nodes = 0;
-        for (const Word word : sink_side) n_nodes += static_cast<std::size_t>(std::popcount(word));
-        if (n_nodes > 4 * net_.n_blocks()) return;
-        SinkCut cut{static_cast<std::size_t>(link - net_.links().data()), 0,
-                    std::vector<Units>(net_.size(link->receiver), 0)};
-        for (std::size_t e = 0; e < net_.links().size(); ++e) {
-            const Link& into = net_.links()[e];
-            for (std::size_t w = 0; w < net_.words(into.receiver); ++w)
-                for_each_bit(sink_side[net_.first_word(into.receiver) + w], w * word_bits, [&](std::size_t j) {
-                    for (std::size_t k = 0; k < net_.size(into.giver); ++k) {
-                        if (into.diagonal && static_cast<std::int64_t>(k) + into.offset != static_cast<std::int64_t>(j))
-                            continue;
-                        if (test_bit(&sink_side[net_.first_word(into.giver)], k)) continue;
-                        Units& sum = into.giver == link->receiver ? cut.from_second[k] : cut.from_later;
-                        sum = saturating_sum(sum, capacities_.at(e, j, k));
-                    }
-                });
+        for (std::size_t w = 0; w < sink_side.size(); ++w) {
+            sink_side[w] = (sink_side[w] & reached_[w]) | terminals_.sinks[w];  // others may reach more of the sinks
+            n_nodes += static_cast<std::size_t>(std::popcount(sink_side[w]));
         }
+        if (n_nodes > 4 * net_.n_blocks()) return;
+        for (const SinkCut& cut : cuts_)
+            if (cut.sink_side == sink_side) return;
         if (cuts_.size() == most_cuts)
             cuts_.erase(std::min_element(cuts_.begin(), cuts_.end(),
                                          [](const SinkCut& a, const SinkCut& b) { return a.used < b.used; }));
-        cuts_.push_back(std::move(cut));
+        // In a chain of layers the first two blocks come first, and what is reached there makes no difference here.
+        const bool chain = link->giver == 0 && link->receiver == 1 && net_.n_blocks() > 2;
+        const std::size_t first = chain ? net_.first_word(1) : 0;
+        cuts_.push_back({static_cast<std::size_t>(link - net_.links().data()), std::move(sink_side), 0,
+                         std::vector<Units>(net_.size(link->receiver)), std::vector<Word>(net_.n_words() - first)});
+        measure(cuts_.back());
     }
 
     void solve_pair(std::uint64_t pair, std::size_t source) {
@@ -418,12 +456,6 @@ class Worker {
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
 
-    struct SinkCut {
-        std::size_t link;                // from the sources' block to the second
-        Units from_later;                // capacity from blocks after the second
-        std::vector<Units> from_second;  // [position] from each node of the second
-        std::uint64_t used = 0;
-    };
     static constexpr std::size_t most_cuts = 8;
     std::vector<SinkCut> cuts_;  // of the sink at hand
     SinkCut* best_cut_ = nullptr;
