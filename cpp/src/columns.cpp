@@ -171,11 +171,11 @@ void ColumnFlow::account() {
     room_used_ = 0;
 }
 
+// What the source gave away at layer 0 can only be passed on by those it went to: where it is most, takers come first.
 void ColumnFlow::choose_order() {
     add_difference(n_, spare_direct_.data(), column(0), at(arrival_, 0));
     spare_direct_[t_] = 0;
     order_.resize(stride_ / n_lanes);
-    scratch_.resize(stride_);
     for (std::uint32_t tile = 0; tile < order_.size(); ++tile) {
         order_[tile] = tile;
         const Units* direct = spare_direct_.data() + tile * n_lanes;

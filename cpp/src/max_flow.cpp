@@ -1,20 +1,21 @@
 // Many sources, many sinks, one network: what is shared, what is bounded, and who does what.
 //
 // Shared by all pairs: the capacities and their bits (capacity.hpp). Shared by all sources of a sink: the set of nodes
-// that reach it. Per thread: one residual network, undone after each pair, one set of levels, one solver.
+// that reach it. Per thread: one residual network, undone after each pair, one set of levels, one solver, and what was
+// learned about the sink at hand (columns.hpp, sink_cuts.hpp).
 //
 // Before a pair is solved it is bounded by two cuts that cost one column and one row: what leaves the source towards
 // nodes that reach the sink, and what enters the sink from nodes the source reaches. On real attention the answer nearly
 // always equals one of them; a solve that gets there stops without a last search, and its bottleneck is known.
 //
-// Threads take pairs from one counter, sink by sink. Every pair is solved from scratch by a deterministic algorithm, so
-// answers do not depend on who solved what. The calling thread works too, and is the only one that talks to the monitor.
+// Threads take pairs from one counter, sink by sink. What a thread learned from earlier pairs makes later ones faster, and
+// changes no answer: a maximum is a maximum, the minimum cut nearest the source is one. The calling thread works too, and
+// is the only one that talks to the monitor.
 
 #include "attnflow/max_flow.hpp"
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <cmath>
 #include <exception>
@@ -31,6 +32,7 @@
 #include "columns.hpp"
 #include "dinic.hpp"
 #include "push_relabel.hpp"
+#include "sink_cuts.hpp"
 
 namespace attnflow {
 namespace {
@@ -161,7 +163,8 @@ class Worker {
           capacities_(job.capacities),
           pulse_(pulse),
           residual_(capacities_),
-          levels_(net_) {
+          levels_(net_),
+          cuts_(capacities_) {
         if (job.answer.statistics.algorithm == Algorithm::push_relabel)
             solver_ = std::make_unique<PushRelabel>();
         else
@@ -182,26 +185,15 @@ class Worker {
     }
 
     const Counters& counters() const { return solver_->counters; }
-    std::size_t bytes() const { return residual_.bytes() + (columns_ ? columns_->bytes() : 0); }
+    std::size_t bytes() const { return residual_.bytes() + (columns_ ? columns_->bytes() : 0) + cuts_.bytes(); }
 
    private:
-    // A set of nodes around the sink, and what leads into it.
-    struct SinkCut {
-        std::size_t link;                // from the sources' block to the second
-        std::vector<Word> sink_side;     // without those two
-        Units from_later;                // capacity from blocks after the second
-        std::vector<Units> from_second;  // [position] from each node of the second
-        std::vector<Word> reached;       // the last words of what the source reached that the two were measured for
-        std::uint64_t used = 0;
-    };
-
     void enter_sink(std::size_t sink) {
         sink_ = sink;
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
         cuts_.clear();
-        cuts_looked_for_ = cuts_used_ = 0;
     }
 
     std::string describe(const std::vector<Node>& nodes) const {
@@ -275,105 +267,6 @@ class Worker {
         return levels_.visited();
     }
 
-    // The one link out of the source's block, where nothing else leads into that block or the next, and no sink is there:
-    // then a node of the next block gets what the source sends it, and nothing more.
-    const Link* only_link() const {
-        if (terminals_.source_nodes.size() != 1) return nullptr;
-        const std::uint32_t block = net_.block_of(terminals_.source_nodes[0]);
-        if (!net_.links_into(block).empty() || net_.links_out_of(block).size() != 1) return nullptr;
-        const Link& link = net_.links()[net_.links_out_of(block)[0]];
-        if (link.diagonal || net_.links_into(link.receiver).size() != 1) return nullptr;
-        for (const Node sink : terminals_.sink_nodes)
-            if (net_.block_of(sink) == link.giver || net_.block_of(sink) == link.receiver) return nullptr;
-        return &link;
-    }
-
-    // The sink side X of one source's minimum cut bounds the others, too. Let X be without the first two blocks: into X
-    // flows at most what its edges from later blocks carry, and through each node k of the second block at most what the
-    // source sends there or k's edges into X carry; edges from nodes that this source does not reach aside. What is scarce
-    // near a sink (the sink's column: class tokens of short texts, calibrated networks) is so for everybody. Only where
-    // nothing was rounded: upper bounds must not depend on who solved what.
-    Units bound_by_cuts() {
-        Units bound = unbounded;
-        const Link* link = cuts_.empty() ? nullptr : only_link();
-        if (link == nullptr) return bound;
-        const auto e = static_cast<std::size_t>(link - net_.links().data());
-        column_.resize(net_.size(link->receiver));
-        capacities_.column(e, net_.position_of(terminals_.source_nodes[0]), column_.data());
-        best_cut_ = nullptr;
-        for (SinkCut& cut : cuts_) {
-            if (cut.link != e) continue;
-            if (!std::equal(reached_.begin() + static_cast<std::ptrdiff_t>(net_.n_words() - cut.reached.size()),
-                            reached_.end(), cut.reached.begin()))
-                measure(cut);
-            Units sum = cut.from_later;
-            for (std::size_t k = 0; k < column_.size(); ++k)
-                sum = saturating_sum(sum, std::min(column_[k], cut.from_second[k]));
-            if (sum >= bound) continue;
-            bound = sum;
-            best_cut_ = &cut;
-        }
-        return bound;
-    }
-
-    // Adds up what leads into a cut's sink side from what this source reaches.
-    void measure(SinkCut& cut) const {
-        const std::uint32_t second = net_.links()[cut.link].receiver;
-        cut.reached.assign(reached_.end() - static_cast<std::ptrdiff_t>(cut.reached.size()), reached_.end());
-        cut.from_later = 0;
-        std::fill(cut.from_second.begin(), cut.from_second.end(), 0);
-        for (std::size_t e = 0; e < net_.links().size(); ++e) {
-            const Link& into = net_.links()[e];
-            const Word* givers = &reached_[net_.first_word(into.giver)];
-            const Word* inside = &cut.sink_side[net_.first_word(into.giver)];
-            const auto add = [&](std::size_t j, std::size_t k) {
-                Units& sum = into.giver == second ? cut.from_second[k] : cut.from_later;
-                sum = saturating_sum(sum, capacities_.at(e, j, k));
-            };
-            for (std::size_t v = 0; v < net_.words(into.receiver); ++v)
-                for_each_bit(cut.sink_side[net_.first_word(into.receiver) + v], v * word_bits, [&](std::size_t j) {
-                    if (into.diagonal) {
-                        const std::int64_t k = static_cast<std::int64_t>(j) - into.offset;
-                        if (k < 0 || k >= static_cast<std::int64_t>(net_.size(into.giver))) return;
-                        const auto giver = static_cast<std::size_t>(k);
-                        if (test_bit(givers, giver) && !test_bit(inside, giver)) add(j, giver);
-                        return;
-                    }
-                    const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, e, j);
-                    for (std::size_t w = 0; w < net_.words(into.giver); ++w)
-                        for_each_bit(row[w] & givers[w] & ~inside[w], w * word_bits, [&](std::size_t k) { add(j, k); });
-                });
-        }
-    }
-
-    // Keeps the minimum cut nearest the sink after a solve that no known cut bounds, if it is a narrow one. For as long as
-    // that pays.
-    void keep_cut() {
-        const Link* link = only_link();
-        if (link == nullptr || !capacities_.all_exact() || cuts_looked_for_ >= 8 + cuts_used_) return;
-        ++cuts_looked_for_;
-        std::vector<Word> sink_side = nodes_reaching(residual_, terminals_.sinks);
-        for (const std::uint32_t block : {link->giver, link->receiver})
-            std::fill_n(&sink_side[net_.first_word(block)], net_.words(block), Word{0});
-        std::size_t n_nodes = 0;
-        for (std::size_t w = 0; w < sink_side.size(); ++w) {
-            sink_side[w] = (sink_side[w] & reached_[w]) | terminals_.sinks[w];  // others may reach more of the sinks
-            n_nodes += static_cast<std::size_t>(std::popcount(sink_side[w]));
-        }
-        if (n_nodes > 4 * net_.n_blocks()) return;
-        for (const SinkCut& cut : cuts_)
-            if (cut.sink_side == sink_side) return;
-        if (cuts_.size() == most_cuts)
-            cuts_.erase(std::min_element(cuts_.begin(), cuts_.end(),
-                                         [](const SinkCut& a, const SinkCut& b) { return a.used < b.used; }));
-        // In a chain of layers the first two blocks come first, and what is reached there makes no difference here.
-        const bool chain = link->giver == 0 && link->receiver == 1 && net_.n_blocks() > 2;
-        const std::size_t first = chain ? net_.first_word(1) : 0;
-        cuts_.push_back({static_cast<std::size_t>(link - net_.links().data()), std::move(sink_side), 0,
-                         std::vector<Units>(net_.size(link->receiver)), std::vector<Word>(net_.n_words() - first)});
-        measure(cuts_.back());
-    }
-
     void solve_pair(std::uint64_t pair, std::size_t source) {
         const Options& options = job_.options;
         terminals_.source_nodes = job_.query.sources[source];
@@ -385,7 +278,8 @@ class Worker {
         const Bound in = into_sinks(reached_);
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
-        const Units at_terminals = std::min(out.units, in.units), bound = std::min(at_terminals, bound_by_cuts());
+        const Units at_terminals = std::min(out.units, in.units),
+                    bound = std::min(at_terminals, cuts_.bound(terminals_, reached_));
         // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
         // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
         Units value = 0;
@@ -405,10 +299,7 @@ class Worker {
 
         const bool at_terminal = value == at_terminals, known = value == bound;
         const bool need_cut = options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks));
-        if (known && !at_terminal) {
-            ++cuts_used_;
-            ++best_cut_->used;
-        }
+        if (known && !at_terminal) cuts_.confirm();
         CutCapacity cut;
         if (need_cut) {
             const std::vector<Word>& source_side = explore();
@@ -423,7 +314,7 @@ class Worker {
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
-        if (!known) keep_cut();
+        if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] = value + static_cast<Units>(rounded);
         if (options.bottlenecks)
@@ -455,12 +346,7 @@ class Worker {
     Terminals terminals_;
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
-
-    static constexpr std::size_t most_cuts = 8;
-    std::vector<SinkCut> cuts_;  // of the sink at hand
-    SinkCut* best_cut_ = nullptr;
-    std::vector<Units> column_;
-    std::uint64_t cuts_looked_for_ = 0, cuts_used_ = 0;
+    SinkCuts cuts_;
 };
 
 }  // namespace
