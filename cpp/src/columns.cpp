@@ -101,6 +101,14 @@ void ColumnFlow::copy_batch() {
         for (std::size_t l = 0; l < last_; ++l) columns_[(i * last_ + l) * stride_ + first + i] = 0;
 }
 
+// What the columns want for the last layer, but can still get later: through the last useful layer, which serves nothing
+// else; or, where layer 0 is wanted for the sink's column, through any later one.
+const Units* ColumnFlow::reserve(std::size_t layer) const {
+    if (layer + 1 >= last_) return none_.data();
+    if (layer > 0) return column(last_ - 1);
+    return spare_direct_for_gathering_ ? by_now_.data() : none_.data();
+}
+
 // The first pass through one layer: departures, then arrivals.
 void ColumnFlow::through_columns(std::size_t layer) {
     const Units* into = at(into_sink_, layer);
@@ -116,10 +124,7 @@ void ColumnFlow::through_columns(std::size_t layer) {
                       into,
                       at(narrowest_, wide_ ? 1 : layer + 1),
                       at(gatherable_, layer),
-                      layer + 1 >= last_            ? none_.data()
-                      : layer > 0                   ? column(last_ - 1)
-                      : spare_direct_for_gathering_ ? by_now_.data()
-                                                    : none_.data(),
+                      reserve(layer),
                       to_gather_.data(),
                       held_.data(),
                       wanted_.data(),

@@ -75,6 +75,7 @@ class ColumnFlow {
     bool doing_well() const { return n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
     std::size_t attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays);
     void start(const std::vector<Word>& reached, Units bound);
+    const Units* reserve(std::size_t layer) const;
     void through_columns(std::size_t layer);
     void account();
     void choose_order();

@@ -202,32 +202,29 @@ class Worker {
                std::to_string(net_.block_of(nodes[0]));
     }
 
-    // Calls visit(j, k) for every edge k -> j of a link, j in `receivers`; edges without capacity may be among them.
-    template <class Visit>
-    void for_each_receiver(std::uint32_t e, std::size_t k, const std::vector<Word>& receivers,
-                           const Visit& visit) const {
-        const Link& link = net_.links()[e];
-        const Word* wanted = &receivers[net_.first_word(link.receiver)];
-        if (link.diagonal) {
-            const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-            if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
-                test_bit(wanted, static_cast<std::size_t>(j)))
-                visit(static_cast<std::size_t>(j), k);
-            return;
-        }
-        for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
-            for_each_bit(wanted[w], w * word_bits, [&](std::size_t j) { visit(j, k); });
-    }
-
     // What leaves the sources into nodes that reach the sink.
     Bound out_of_sources() const {
         Bound bound;
-        for (const Node node : terminals_.source_nodes)
-            for (const std::uint32_t e : net_.links_out_of(net_.block_of(node)))
-                for_each_receiver(e, net_.position_of(node), reaching_, [&](std::size_t j, std::size_t k) {
-                    if (!test_bit(&terminals_.sources[net_.first_word(net_.links()[e].receiver)], j))
-                        bound.add(capacities_, e, j, k);
-                });
+        for (const Node node : terminals_.source_nodes) {
+            const std::uint32_t block = net_.block_of(node);
+            const std::size_t k = node - net_.first_node(block);
+            for (const std::uint32_t e : net_.links_out_of(block)) {
+                const Link& link = net_.links()[e];
+                const std::size_t first = net_.first_word(link.receiver);
+                const auto add = [&](std::size_t j) {
+                    if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
+                };
+                if (link.diagonal) {
+                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+                    if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
+                        test_bit(&reaching_[first], static_cast<std::size_t>(j)))
+                        add(static_cast<std::size_t>(j));
+                    continue;
+                }
+                for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
+                    for_each_bit(reaching_[first + w], w * word_bits, add);
+            }
+        }
         return bound;
     }
 
