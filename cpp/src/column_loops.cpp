@@ -61,44 +61,76 @@ void copy_columns(const CapacityIndex& capacities, std::size_t link, std::size_t
 
 namespace {
 
+// As much of `offered` as `want` asks for, lane by lane.
+template <class L>
+ATTNFLOW_INLINE L in_turn(const L& offered, const L& running, Units want) {
+    return L::min(offered, L::max(L::all(want) - (running - offered), L::all(0)));
+}
+
+template <class L>
+ATTNFLOW_INLINE Units sum(const L& lanes) {
+    return lanes.running_sum()[n_lanes - 1];
+}
+
+// Positions k ... k + 7. What they take in is limited by `room` and `left` together where `in_turn` asks for it, else each.
+template <class L, bool wide, bool in_turns>
+ATTNFLOW_INLINE void take_in(std::size_t k, const Intake& layer, Units room, Units left, L& gather, L& arrival,
+                             L& departure) {
+    const L none = L::all(0);
+    const L to_gather = L::load(layer.to_gather + k), held = L::load(layer.held + k);
+    const L wanted = L::load(layer.wanted + k);
+    departure = L::min(to_gather, L::load(layer.into + k));
+    const L stock = to_gather - departure;
+    const L space = L::load(layer.narrowest + k) - held - (wide ? none : stock);
+    const L most = L::min(L::min(L::load(layer.column + k), L::max(space, none)), L::all(left));
+    gather = L::max(L::min(L::min(most, L::load(layer.gatherable + k) - stock), L::all(room)), none);
+    if (in_turns) gather = in_turn(gather, gather.running_sum(), room);
+    L keep = L::min(most - gather, L::max(wanted - L::load(layer.reserve + k), none));
+    arrival = gather + keep;
+    if (in_turns) {
+        arrival = in_turn(arrival, arrival.running_sum(), left);
+        gather = L::min(gather, arrival);
+        keep = arrival - gather;
+    }
+    departure.store(layer.departure + k);
+    arrival.store(layer.arrival + k);
+    (stock + gather).store(layer.to_gather_after + k);
+    (held + (wide ? arrival : keep)).store(layer.held_after + k);
+    (wanted - keep).store(layer.wanted_after + k);
+}
+
 template <class L, bool wide>
-ATTNFLOW_INLINE IntakeTotals take_in(std::size_t n, const Intake& layer, Units room, Units left) {
-    const L none = L::all(0), room_of_each = L::all(room), left_of_each = L::all(left);
+ATTNFLOW_INLINE IntakeTotals intake_all(std::size_t n, const Intake& layer, Units room, Units left) {
     // Sums of what does not fit together may wrap around; those of the upper bits do not.
     constexpr int lower_bits = 16;
-    L gathered = none, arrived = none, departed = none, upper = none;
+    L gather, arrival, departure;
+    L gathered = L::all(0), arrived = gathered, departed = gathered, upper = gathered;
     for (std::size_t k = 0; k < n; k += n_lanes) {
-        const L to_gather = L::load(layer.to_gather + k), held = L::load(layer.held + k);
-        const L wanted = L::load(layer.wanted + k);
-        const L out = L::min(to_gather, L::load(layer.into + k));
-        const L stock = to_gather - out;
-        const L space = L::load(layer.narrowest + k) - held - (wide ? none : stock);
-        const L most = L::min(L::min(L::load(layer.column + k), L::max(space, none)), left_of_each);
-        const L gather = L::max(L::min(L::min(most, L::load(layer.gatherable + k) - stock), room_of_each), none);
-        const L keep = L::min(most - gather, L::max(wanted - L::load(layer.reserve + k), none));
-        const L arrival = gather + keep;
-        out.store(layer.departure + k);
-        arrival.store(layer.arrival + k);
-        (stock + gather).store(layer.to_gather_after + k);
-        (held + (wide ? arrival : keep)).store(layer.held_after + k);
-        (wanted - keep).store(layer.wanted_after + k);
+        take_in<L, wide, false>(k, layer, room, left, gather, arrival, departure);
         gathered = gathered + gather;
         arrived = arrived + arrival;
-        departed = departed + out;
+        departed = departed + departure;
         upper = upper + arrival.halved(lower_bits);
     }
-    if (upper.running_sum()[n_lanes - 1] > left >> lower_bits) return {unbounded, unbounded, unbounded};
-    return {gathered.running_sum()[n_lanes - 1], arrived.running_sum()[n_lanes - 1],
-            departed.running_sum()[n_lanes - 1]};
+    IntakeTotals totals{sum(gathered), sum(arrived), sum(departed)};
+    if (sum(upper) <= left >> lower_bits && totals.gathered <= room && totals.arrived <= left) return totals;
+    totals = {};
+    for (std::size_t k = 0; k < n; k += n_lanes) {
+        take_in<L, wide, true>(k, layer, room - totals.gathered, left - totals.arrived, gather, arrival, departure);
+        totals.gathered += sum(gather);
+        totals.arrived += sum(arrival);
+        totals.departed += sum(departure);
+    }
+    return totals;
 }
 
 }  // namespace
 
 ATTNFLOW_DISPATCH IntakeTotals intake(std::size_t n, bool wide, const Intake& layer, Units room, Units left) {
-    return wide ? take_in<Lanes, true>(n, layer, room, left) : take_in<Lanes, false>(n, layer, room, left);
+    return wide ? intake_all<Lanes, true>(n, layer, room, left) : intake_all<Lanes, false>(n, layer, room, left);
 }
 
-IntakeTotals intake_in_turn(std::size_t n, bool wide, const Intake& layer, Units room, Units left) {
+IntakeTotals intake_plain(std::size_t n, bool wide, const Intake& layer, Units room, Units left) {
     IntakeTotals totals;
     for (std::size_t k = 0; k < n; ++k) {
         const Units out = std::min(layer.to_gather[k], layer.into[k]);
@@ -139,34 +171,38 @@ ATTNFLOW_DISPATCH void add_difference(std::size_t n, Units* a, const Units* b, c
     for (std::size_t k = 0; k < n; ++k) a[k] = greater(lesser(a[k] + (b[k] - c[k]), most_spare), 0);
 }
 
-namespace {
-
-void log_transfers(const Sweep& sweep, std::size_t taker, std::size_t first, const Units* direct, const Units* spike) {
-    for (std::size_t i = 0; i < n_lanes; ++i) {
-        const auto giver = static_cast<std::uint32_t>(first + i);
-        const auto note = [&](Units amount, Origin origin) {
-            if (amount > 0)
-                sweep.log->push_back(
-                    {sweep.layer & 0xFFFFFFU, origin, static_cast<std::uint32_t>(taker), giver, amount});
-        };
-        note(direct[i], Origin::source);
-        note(spike[i], Origin::spike);
+ATTNFLOW_DISPATCH Units give(std::size_t n, Units* stock, const Units* into, Units* departure) {
+    Units total = 0;
+    for (std::size_t k = 0; k < n; ++k) {
+        const Units out = lesser(stock[k], into[k] - departure[k]);
+        stock[k] -= out;
+        departure[k] += out;
+        total += out;
     }
+    return total;
 }
 
-// As much of `offered` as `want` asks for, lane by lane.
-template <class L>
-ATTNFLOW_INLINE L in_turn(const L& offered, const L& running, Units want) {
-    return L::min(offered, L::max(L::all(want) - (running - offered), L::all(0)));
+namespace {
+
+void log_transfer(std::vector<Transfer>& log, std::uint32_t layer, std::size_t taker, std::size_t giver, Units direct,
+                  Units spike) {
+    const auto note = [&](Units amount, Origin origin) {
+        if (amount > 0)
+            log.push_back({layer & 0xFFFFFFU, origin, static_cast<std::uint32_t>(taker),
+                           static_cast<std::uint32_t>(giver), amount});
+    };
+    note(direct, Origin::source);
+    note(spike, Origin::spike);
 }
 
 template <class L>
 ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
     std::uint32_t* const takers = sweep.takers.data();
     std::uint32_t* const next = sweep.next;
-    Units *const gather_of = sweep.gather, *const keep_of = sweep.keep, *const added_ahead = sweep.added_ahead;
-    const Units* const ahead = sweep.ahead;
-    Units limit = sweep.limit, room = sweep.gather_room;
+    Takers& to = sweep.to;
+    Units *const gather_of = to.gather, *const keep_of = to.keep, *const added_ahead = to.added;
+    const Units* const ahead = to.ahead;
+    Units limit = to.limit, room = to.gather_room;
     std::size_t n_takers = sweep.takers.size();
     const L none = L::all(0);
     const auto n_tiles = static_cast<std::uint32_t>(sweep.order.size());
@@ -191,7 +227,7 @@ ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
             const Units want = std::min(std::min(gather + keep_of[k], limit), ahead[k] - added_ahead[k]);
             if (want <= 0) continue;
             next[k] = turn + 1;
-            if (want > spike_left) spike_left = sweep.spike_room - (spike_before - spike).running_sum()[n_lanes - 1];
+            if (want > spike_left) spike_left = sweep.spike_room - sum(spike_before - spike);
             L capacity = sweep.rows.load<L>(k, first);
             if (k / n_lanes == tile) {
                 Units each[n_lanes];
@@ -226,8 +262,8 @@ ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
                 spike_left -= got;
                 limit -= got;
                 const Units gathered = std::min(got, gather);
-                if (gathered > 0) sweep.gathered.push_back({k, gathered});
                 gather_of[k] -= gathered;
+                to.gathered[k] += gathered;
                 room -= gathered;
                 keep_of[k] -= got - gathered;
                 added_ahead[k] += got;
@@ -237,7 +273,8 @@ ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
                     Units amounts[2][n_lanes];
                     from_direct.store(amounts[0]);
                     from_spike.store(amounts[1]);
-                    log_transfers(sweep, k, first, amounts[0], amounts[1]);
+                    for (std::size_t lane = 0; lane < n_lanes; ++lane)
+                        log_transfer(*sweep.log, sweep.layer, k, first + lane, amounts[0][lane], amounts[1][lane]);
                 }
                 if (limit == 0) break;
             }
@@ -251,22 +288,136 @@ ATTNFLOW_INLINE Units sweep_all(Sweep& sweep) {
         L given = direct_before - direct;
         if (sweep.spike_room > 0) {
             const L used = spike_before - spike;
-            sweep.spike_room -= used.running_sum()[n_lanes - 1];
+            sweep.spike_room -= sum(used);
             spike.store(sweep.spike + first);
             (L::load(sweep.spike_used + first) + used).store(sweep.spike_used + first);
             given = given + used;
         }
         (L::load(sweep.added + first) + given).store(sweep.added + first);
     }
-    const Units passed = sweep.limit - limit;
-    sweep.limit = limit;
-    sweep.gather_room = room;
+    const Units passed = to.limit - limit;
+    to.limit = limit;
+    to.gather_room = room;
     return passed;
+}
+
+// What takers k ... k + 7 take, and how much of it is for the sink's column, without regard to the others.
+template <class L>
+struct Offer {
+    L take, gathered;
+};
+template <class L>
+ATTNFLOW_INLINE Offer<L> offer_to(std::size_t k, const Pour& pour) {
+    const Takers& to = pour.to;
+    const L space = L::load(to.ahead + k) - L::load(to.added + k);
+    const L most = L::max(L::min(L::load(pour.column + k), space), L::all(0));
+    const L gather = L::load(to.gather + k);
+    return {L::min(gather + L::load(to.keep + k), most), L::min(gather, most)};
+}
+
+template <class L>
+ATTNFLOW_INLINE void hand_over(std::size_t k, const Pour& pour, const Offer<L>& offer) {
+    const Takers& to = pour.to;
+    (L::load(to.gather + k) - offer.gathered).store(to.gather + k);
+    (L::load(to.keep + k) - (offer.take - offer.gathered)).store(to.keep + k);
+    (L::load(to.added + k) + offer.take).store(to.added + k);
+    (L::load(to.gathered + k) + offer.gathered).store(to.gathered + k);
+}
+
+template <class L>
+ATTNFLOW_INLINE Units pour_all(std::size_t n, const Pour& pour) {
+    constexpr std::size_t stretch = 8 * n_lanes;  // of takers that are served without counting, if all of it is there
+    constexpr int lower_bits = 8;
+    Takers& to = pour.to;
+    const Units supply = std::min(std::min(pour.direct + pour.spike, pour.most), to.limit);
+    Units left = supply, direct = pour.direct, room = to.gather_room;
+    for (std::size_t first = 0; first < n && left > 0; first += stretch) {
+        const std::size_t end = std::min(first + stretch, round_to_lanes(n));
+        L taken = L::all(0), gathered = L::all(0), upper = L::all(0);
+        for (std::size_t k = first; k < end; k += n_lanes) {
+            const Offer<L> offer = offer_to<L>(k, pour);
+            taken = taken + offer.take;
+            gathered = gathered + offer.gathered;
+            upper = upper + offer.take.halved(lower_bits);
+        }
+        // Sums may wrap around; those of the upper bits do not.
+        const bool all_fits = sum(upper) <= (left >> lower_bits) - static_cast<Units>(stretch) && sum(gathered) <= room;
+        if (all_fits && pour.log == nullptr) {
+            if (!taken.any()) continue;
+            for (std::size_t k = first; k < end; k += n_lanes) hand_over(k, pour, offer_to<L>(k, pour));
+            left -= sum(taken);
+            room -= sum(gathered);
+            continue;
+        }
+        for (std::size_t k = first; k < end && left > 0; k += n_lanes) {
+            Offer<L> offer = offer_to<L>(k, pour);
+            const L running_gathered = offer.gathered.running_sum();
+            if (running_gathered[n_lanes - 1] > room) {
+                const L granted = in_turn(offer.gathered, running_gathered, room);
+                offer.take = L::min(offer.take, granted + L::load(to.keep + k));
+                offer.gathered = granted;
+            }
+            const L running = offer.take.running_sum();
+            const Units total = std::min(running[n_lanes - 1], left);
+            if (total == 0) continue;
+            if (total == left) {
+                offer.take = in_turn(offer.take, running, left);
+                offer.gathered = L::min(offer.gathered, offer.take);
+            }
+            hand_over(k, pour, offer);
+            room -= sum(offer.gathered);
+            left -= total;
+            if (pour.log == nullptr) continue;
+            Units amounts[n_lanes];
+            offer.take.store(amounts);
+            for (std::size_t lane = 0; lane < n_lanes; ++lane) {
+                const Units from_direct = std::min(amounts[lane], direct);
+                direct -= from_direct;
+                log_transfer(*pour.log, pour.layer, k + lane, pour.giver, from_direct, amounts[lane] - from_direct);
+            }
+        }
+    }
+    to.limit -= supply - left;
+    to.gather_room = room;
+    return supply - left;
 }
 
 }  // namespace
 
+namespace {
+
+// Positions first ... first + 7 where `amount` is positive.
+template <class L>
+ATTNFLOW_INLINE void note_positive(const L& amount, std::size_t first, std::vector<std::uint32_t>& positions) {
+    if (!L::max(amount, L::all(0)).any()) return;
+    Units each[n_lanes];
+    amount.store(each);
+    for (std::size_t lane = 0; lane < n_lanes; ++lane)
+        if (each[lane] > 0) positions.push_back(static_cast<std::uint32_t>(first + lane));
+}
+
+}  // namespace
+
+ATTNFLOW_DISPATCH void find_takers(std::size_t n, const Takers& of, std::vector<std::uint32_t>& takers) {
+    takers.clear();
+    for (std::size_t k = 0; k < n; k += n_lanes) {
+        const Lanes gather = of.gather_room > 0 ? Lanes::load(of.gather + k) : Lanes::all(0);
+        const Lanes space = Lanes::load(of.ahead + k) - Lanes::load(of.added + k);
+        note_positive(Lanes::min(gather + Lanes::load(of.keep + k), space), k, takers);
+    }
+}
+
+ATTNFLOW_DISPATCH void find_heavy(std::size_t n, const Units* direct, const Units* spike, Units much,
+                                  std::vector<std::uint32_t>& givers) {
+    givers.clear();
+    for (std::size_t k = 0; k < n; k += n_lanes)
+        note_positive(Lanes::load(direct + k) + Lanes::load(spike + k) - Lanes::all(much), k, givers);
+}
+
 ATTNFLOW_DISPATCH Units run(Sweep& sweep) { return sweep_all<Lanes>(sweep); }
 Units run_plain(Sweep& sweep) { return sweep_all<PlainLanes>(sweep); }
+
+ATTNFLOW_DISPATCH Units pour_out(std::size_t n, const Pour& pour) { return pour_all<Lanes>(n, pour); }
+Units pour_out_plain(std::size_t n, const Pour& pour) { return pour_all<PlainLanes>(n, pour); }
 
 }  // namespace attnflow

@@ -68,10 +68,10 @@ struct IntakeTotals {
     Units gathered = 0, arrived = 0, departed = 0;
 };
 /// `wide`: held is all that ever entered; else what is kept for the last layer, to which to_gather is added.
-/// `room`, `left`: limits of all columns together, here of each. Where the totals stay within them, it makes no difference.
+/// `room`, `left`: limits of what is gathered and of all that arrives, first come first served.
 IntakeTotals intake(std::size_t n, bool wide, const Intake& layer, Units room, Units left);
-/// The same first come first served within the limits.
-IntakeTotals intake_in_turn(std::size_t n, bool wide, const Intake& layer, Units room, Units left);
+/// The same, one position at a time.
+IntakeTotals intake_plain(std::size_t n, bool wide, const Intake& layer, Units room, Units left);
 
 /// stock += arrival - departure; slack = straight - stock.
 void carry(std::size_t n, const Units* arrival, const Units* departure, const Units* straight, Units* stock,
@@ -82,10 +82,24 @@ void least(std::size_t n, const Units* a, const Units* b, Units* out);
 /// a += b - c, at least 0 and at most most_spare
 void add_difference(std::size_t n, Units* a, const Units* b, const Units* c);
 
-struct Gathered {
-    std::uint32_t taker;
-    Units amount;
+/// As much of `stock` as edges of capacity `into` still take beside `departure` is added to it; returns how much that is.
+Units give(std::size_t n, Units* stock, const Units* into, Units* departure);
+
+/// What columns want of others through one layer, [k] up to a multiple of n_lanes, and what limits them.
+struct Takers {
+    Units *gather, *keep;  // what they want: for the sink's column, which comes first, and for themselves
+    Units gather_room;     // what the sink's column can take of all of them
+    const Units* ahead;    // what fits through the straight edges ahead of them ...
+    Units* added;          // ... where so much was added already
+    Units limit;           // what all takers together may take
+    Units* gathered;       // what they took for the sink's column
 };
+
+/// Those that want something and can hold it.
+void find_takers(std::size_t n, const Takers& of, std::vector<std::uint32_t>& takers);
+
+/// Those that have more than `much` to give.
+void find_heavy(std::size_t n, const Units* direct, const Units* spike, Units much, std::vector<std::uint32_t>& givers);
 
 /// Columns pass to each other through one layer: eight givers at a time, all takers that still want something.
 struct Sweep {
@@ -98,21 +112,28 @@ struct Sweep {
     Units* added;                             // ... where so much was added already
     Units spike_room;                         // what the source's column can still carry for all of them
     const std::vector<std::uint32_t>& order;  // of the eights
-    // Of the takers, [k].
     std::vector<std::uint32_t>& takers;
-    Units *gather, *keep;  // what they want: for the sink's column, which comes first, and for themselves
-    Units gather_room;     // what the sink's column can take of all of them
-    const Units* ahead;    // what fits through the straight edges ahead of them ...
-    Units* added_ahead;    // ... where so much was added already
-    std::uint32_t* next;   // where in that order the row's next walk starts: an edge is used once
-    Units limit;           // what all takers together may take
-    std::vector<Gathered>& gathered;
+    Takers& to;
+    std::uint32_t* next;     // [k] where in that order the row's next walk starts: an edge is used once
     Units* taken = nullptr;  // [giver], for a sweep with a single taker
     std::vector<Transfer>* log = nullptr;
 };
-/// Returns what was passed; `gather`, `keep`, `gather_room`, `limit`, `direct`, `spike`, `added` (of the givers) and `spike_room` are brought up to date.
+/// Returns what was passed; `to`, `direct`, `spike`, `added` (of the givers) and `spike_room` are brought up to date.
 Units run(Sweep& sweep);
 /// The same with plain arrays for lanes.
 Units run_plain(Sweep& sweep);
+
+/// One column passes to all others through one layer, eight takers at a time: where it has to give what takes many edges.
+struct Pour {
+    const Units* column;  // [k] capacities out of the giver; 0 for k = giver
+    std::uint32_t layer, giver;
+    Units direct, spike;  // to give, together at most `most`
+    Units most;
+    Takers& to;
+    std::vector<Transfer>* log = nullptr;
+};
+/// Returns what was passed, of `direct` first; `to` is brought up to date.
+Units pour_out(std::size_t n, const Pour& pour);
+Units pour_out_plain(std::size_t n, const Pour& pour);
 
 }  // namespace attnflow

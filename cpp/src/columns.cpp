@@ -1,6 +1,7 @@
 #include "columns.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 
 namespace attnflow {
@@ -32,12 +33,13 @@ bool ColumnFlow::find_layers(std::uint32_t source_block, std::uint32_t sink_bloc
 template <class Self, class Visit>
 void ColumnFlow::for_each_array(Self& self, Visit&& visit) {
     for (auto* array : {&self.into_sink_, &self.gatherable_, &self.narrowest_, &self.arrival_, &self.departure_,
-                        &self.slack_, &self.ahead_, &self.columns_, &self.taken_})
+                        &self.slack_, &self.ahead_, &self.columns_, &self.kept_columns_, &self.taken_})
         visit(*array, false);
-    for (auto* array : {&self.to_gather_, &self.held_, &self.wanted_first_, &self.wanted_, &self.to_gather_after_,
-                        &self.held_after_, &self.wanted_after_, &self.behind_, &self.added_, &self.gatherable_left_,
-                        &self.spare_direct_, &self.spare_spike_, &self.spike_used_by_, &self.scratch_, &self.row_,
-                        &self.wanted_of_relays_, &self.by_now_, &self.none_, &self.no_limit_})
+    for (auto* array :
+         {&self.to_gather_,        &self.held_,         &self.wanted_first_,  &self.wanted_,   &self.to_gather_after_,
+          &self.held_after_,       &self.wanted_after_, &self.behind_,        &self.added_,    &self.gatherable_left_,
+          &self.spare_direct_,     &self.spare_spike_,  &self.spike_used_by_, &self.scratch_,  &self.row_,
+          &self.wanted_of_relays_, &self.by_now_,       &self.none_,          &self.no_limit_, &self.taken_to_gather_})
         visit(*array, true);
 }
 
@@ -59,15 +61,21 @@ void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
     std::fill(no_limit_.begin(), no_limit_.end(), unbounded);
     for (Array* array : {&into_sink_, &gatherable_, &arrival_, &departure_}) array->assign(layers_.size() * stride_, 0);
     narrowest_.assign(layers_.size() * stride_, unbounded);
-    for (Array* array : {&spent_, &collected_, &room_, &through_source_}) array->assign(layers_.size(), 0);
+    for (Array* array : {&spent_, &collected_, &room_, &through_source_, &much_}) array->assign(layers_.size(), 0);
     sink_limit_.assign(layers_.size() + 1, unbounded);
     next_.resize(layers_.size() * n_);
+    slot_of_.assign(layers_.size() * n_, 0);
+    kept_columns_.resize(n_slots * stride_);
+    in_slot_.fill(nullptr);
     Units most = 0;
     for (std::size_t l = last_; l > 0; --l) {
         Units* into = at(into_sink_, l);
         capacities_.row(layers_[l], t_, into);
         into[t_] = 0;
         sink_limit_[l] = std::min(sink_limit_[l + 1], straight(l)[t_]);
+        const double mean = std::accumulate(into, into + n_, 0.0) / static_cast<double>(n_);
+        const auto many = static_cast<double>(std::min<std::size_t>(n_ / 16 + 1, 32));
+        much_[l] = static_cast<Units>(std::min(many * mean, static_cast<double>(most_of_an_edge)));
         if (l == last_) {
             for (std::size_t k = 0; k < n_; ++k) most = saturating_sum(most, into[k]);
             continue;
@@ -135,8 +143,7 @@ void ColumnFlow::through_columns(std::size_t layer) {
                       at(arrival_, layer)};
     const Units room = std::max(sink_limit_[layer + 2] - gathered_, Units{0});
     const Units left = layer == 0 ? left_ : std::min(left_, spike_);
-    IntakeTotals totals = intake(n_, wide_, pass, room, left);
-    if (totals.gathered > room || totals.arrived > left) totals = intake_in_turn(n_, wide_, pass, room, left);
+    const IntakeTotals totals = intake(n_, wide_, pass, room, left);
     to_gather_.swap(to_gather_after_);
     held_.swap(held_after_);
     wanted_.swap(wanted_after_);
@@ -172,6 +179,7 @@ void ColumnFlow::account() {
     for (std::size_t l = last_; l-- > 1;) room_[l] = std::min(room_[l], room_[l + 1]);
     for (Array* array : {&spare_direct_, &spare_spike_, &spike_used_by_}) std::fill(array->begin(), array->end(), 0);
     std::fill(next_.begin(), next_.end(), 0);
+    poured_.clear();
     spike_used_ = 0;
     room_used_ = 0;
 }
@@ -228,8 +236,19 @@ void ColumnFlow::begin_layer(std::size_t layer) {
     if (!wide_) lower(n_, behind_.data(), at(slack_, layer - 1));
 }
 
-// Columns pass to each other through a layer what they want and have to spare.
-Sweep ColumnFlow::sweep_of(std::size_t layer) {
+// What columns want of each other through a layer.
+Takers ColumnFlow::takers_of(std::size_t layer) {
+    return {.gather = gatherable_left_.data(),
+            .keep = wanted_.data(),
+            .gather_room = 0,
+            .ahead = ahead(layer),
+            .added = added_.data(),
+            .limit = left_,
+            .gathered = taken_to_gather_.data()};
+}
+
+// What they have to spare, for `to`.
+Sweep ColumnFlow::sweep_of(std::size_t layer, Takers& to) {
     return {.rows = rows_[layer],
             .layer = static_cast<std::uint32_t>(layer),
             .direct = spare_direct_.data(),
@@ -240,23 +259,81 @@ Sweep ColumnFlow::sweep_of(std::size_t layer) {
             .spike_room = spike_room_ - spike_used_,
             .order = order_,
             .takers = open_,
-            .gather = gatherable_left_.data(),
-            .keep = wanted_.data(),
-            .gather_room = 0,
-            .ahead = ahead(layer),
-            .added_ahead = added_.data(),
+            .to = to,
             .next = next_.data() + layer * n_,
-            .limit = left_,
-            .gathered = gathered_by_,
             .taken = nullptr,
             .log = log_};
 }
 
-Units ColumnFlow::perform(Sweep& sweep) {
-    const Units passed = run(sweep);
+void ColumnFlow::perform(Sweep& sweep) {
+    left_ -= run(sweep);
     spike_used_ = spike_room_ - sweep.spike_room;
-    left_ -= passed;
-    return passed;
+}
+
+// C[layer][k, giver], 0 for k = giver. Neighbours of the source have been copied with its own; others are kept a while.
+const Units* ColumnFlow::column_of(std::size_t layer, std::size_t giver) {
+    if (giver - first_of_batch_ < batch) return column(layer, giver);
+    std::uint32_t& slot = slot_of_[layer * n_ + giver];
+    if (slot == 0) {
+        const std::size_t free = next_slot_++ % n_slots;
+        if (in_slot_[free] != nullptr) *in_slot_[free] = 0;
+        in_slot_[free] = &slot;
+        slot = static_cast<std::uint32_t>(free) + 1;
+        Units* out = at(kept_columns_, free);
+        capacities_.column(layers_[layer], giver, out);
+        for (std::size_t k = 0; k < n_; ++k) out[k] = std::min(out[k], most_of_an_edge);
+        out[giver] = 0;
+    }
+    return at(kept_columns_, slot - 1);
+}
+
+// Neighbours of the source get most of what it gives away (heads that attend to the token before), and some positions get
+// much from everybody. They need hundreds of edges each to pass it on.
+void ColumnFlow::pour_out(std::size_t layer, Takers& to) {
+    find_heavy(n_, spare_direct_.data(), spare_spike_.data(), much_[layer], heavy_);
+    for (const std::uint32_t k : heavy_) {
+        Units &direct = spare_direct_[k], &spike = spare_spike_[k];
+        const Units from_spike = std::min(spike, std::max(spike_room_ - spike_used_, Units{0}));
+        const Units most = std::min(direct + from_spike, behind_[k] - added_[k]);
+        if (most <= much_[layer]) continue;
+        const Units passed = attnflow::pour_out(
+            n_, Pour{column_of(layer, k), static_cast<std::uint32_t>(layer), k, direct, from_spike, most, to, log_});
+        const Units of_spike = passed - std::min(passed, direct);
+        left_ -= passed;
+        added_[k] += passed;
+        spike_used_ += of_spike;
+        spike_used_by_[k] += of_spike;
+        poured_.push_back({static_cast<std::uint32_t>(layer), k});
+        direct -= passed - of_spike;
+        spike -= of_spike;
+        if (left_ == 0) return;
+    }
+}
+
+// An edge is used once: who poured through a layer gives nothing to sweeps of that layer, nor do edges that sweeps may have
+// used pour.
+void ColumnFlow::hide_poured(std::size_t layer) {
+    for (const Poured& each : poured_)
+        if (each.layer == layer) {
+            hidden_.push_back({each.giver, spare_direct_[each.giver], spare_spike_[each.giver]});
+            spare_direct_[each.giver] = spare_spike_[each.giver] = 0;
+        }
+}
+
+void ColumnFlow::show_poured() {
+    for (const Hidden& each : hidden_) {
+        spare_direct_[each.giver] = each.direct;
+        spare_spike_[each.giver] = each.spike;
+    }
+    hidden_.clear();
+}
+
+void ColumnFlow::exchange_wants_of_urgent(const Takers& to) {
+    aside_.resize(urgent_.size(), {0, 0});
+    for (std::size_t i = 0; i < urgent_.size(); ++i) {
+        std::swap(to.gather[urgent_[i]], aside_[i].first);
+        std::swap(to.keep[urgent_[i]], aside_[i].second);
+    }
 }
 
 // The second pass.
@@ -264,10 +341,9 @@ void ColumnFlow::between_columns(Use use) {
     std::fill(gatherable_left_.begin(), gatherable_left_.end(), 0);
     for (std::size_t l = 1; l < last_; ++l)
         add_difference(n_, gatherable_left_.data(), at(into_sink_, l), at(departure_, l));
+    for (std::size_t k = 0; k < n_; ++k)
+        if (wanted_first_[k] == 0) gatherable_left_[k] = 0;  // out of the source's reach, as a rule
     if (use == Use::spike) std::fill(by_now_.begin(), by_now_.end(), 0);
-    takers_.clear();
-    for (std::uint32_t k = 0; k < n_; ++k)
-        if (wanted_first_[k] > 0 && std::find(urgent_.begin(), urgent_.end(), k) == urgent_.end()) takers_.push_back(k);
     for (std::size_t l = 1; l < last_ && left_ > 0 && !many_transfers(); ++l) {
         begin_layer(l);
         if (l > 1 && use == Use::both) add_difference(n_, spare_spike_.data(), column(l - 1), at(arrival_, l - 1));
@@ -278,11 +354,12 @@ void ColumnFlow::between_columns(Use use) {
         spare_spike_[t_] = 0;
         add_difference(n_, gatherable_left_.data(), at(departure_, l), at(into_sink_, l));
         gatherable_left_[s_] = 0;
-        gathered_by_.clear();
-        Sweep sweep = sweep_of(l);
+        Takers to = takers_of(l);
         const Units room = l + 2 <= last_ ? std::max(room_[l + 2] - room_used_, Units{0}) : Units{0};
-        sweep.gather_room = room;
-        if (use == Use::direct && spare_direct_for_gathering_) sweep.keep = none_.data();
+        to.gather_room = room;
+        if (use == Use::direct && spare_direct_for_gathering_) to.keep = none_.data();
+        Sweep sweep = sweep_of(l, to);
+        if (use == Use::spike) hide_poured(l);
         for (std::size_t i = 0; i < n_lacking_ && left_ > 0; ++i) {
             open_.assign(1, urgent_[i]);
             sweep.taken = taken(i, l);
@@ -291,20 +368,28 @@ void ColumnFlow::between_columns(Use use) {
         sweep.taken = nullptr;
         open_.assign(urgent_.begin() + static_cast<std::ptrdiff_t>(n_lacking_), urgent_.end());
         if (left_ > 0 && !open_.empty()) perform(sweep);
-        std::erase_if(takers_, [&](std::uint32_t k) { return gatherable_left_[k] <= 0 && wanted_[k] == 0; });
-        open_ = takers_;
-        if (left_ > 0) perform(sweep);
-        room_used_ += room - sweep.gather_room;
-        for (const Gathered& each : gathered_by_) depart_later(l, each.taker, each.amount);
+        // Those had their turn in this layer, and an edge is used once.
+        if (to.keep != none_.data()) exchange_wants_of_urgent(to);
+        find_takers(n_, to, open_);
+        if (open_.size() * worth_pouring >= n_ && use != Use::spike) pour_out(l, to);
+        if (use != Use::spike) hide_poured(l);
+        if (left_ > 0 && !open_.empty()) {
+            sweep.spike_room = spike_room_ - spike_used_;
+            perform(sweep);
+        }
+        if (to.keep != none_.data()) exchange_wants_of_urgent(to);
+        show_poured();
+        room_used_ += room - to.gather_room;
+        depart_later(l, room - to.gather_room);
     }
 }
 
-void ColumnFlow::depart_later(std::size_t layer, std::size_t k, Units amount) {
+// What was taken in through a layer for the sink's column leaves as early as it can.
+void ColumnFlow::depart_later(std::size_t layer, Units amount) {
     for (std::size_t l = layer + 1; amount > 0; ++l) {
-        const Units out = std::min(amount, at(into_sink_, l)[k] - at(departure_, l)[k]);
-        at(departure_, l)[k] += out;
-        collected_[l] += out;
-        amount -= out;
+        const Units given = give(n_, taken_to_gather_.data(), at(into_sink_, l), at(departure_, l));
+        collected_[l] += given;
+        amount -= given;
     }
 }
 
@@ -327,14 +412,19 @@ void ColumnFlow::by_relay() {
             }
             wanted_of_relays_ = row_;
             std::fill(scratch_.begin(), scratch_.end(), 0);
-            Sweep sweep = sweep_of(l - 1);
-            sweep.gather = none_.data();  // relays hold nothing
-            sweep.keep = row_.data();
-            sweep.ahead = no_limit_.data();
-            sweep.added_ahead = scratch_.data();
-            sweep.limit = std::min({left_, wanted_[taker], ahead(l)[taker] - added_[taker]});
-            if (sweep.limit <= 0) continue;
-            const Units got = perform(sweep);
+            Takers to = takers_of(l - 1);
+            to.gather = none_.data();  // relays hold nothing
+            to.keep = row_.data();
+            to.ahead = no_limit_.data();
+            to.added = scratch_.data();
+            to.limit = std::min({left_, wanted_[taker], ahead(l)[taker] - added_[taker]});
+            if (to.limit <= 0) continue;
+            Sweep sweep = sweep_of(l - 1, to);
+            const Units before = left_;
+            hide_poured(l - 1);
+            perform(sweep);
+            show_poured();
+            const Units got = before - left_;
             if (got == 0) continue;
             added_[taker] += got;
             wanted_[taker] -= got;
@@ -518,8 +608,8 @@ void ColumnFlow::complete() {
 }
 
 std::size_t ColumnFlow::bytes() const {
-    std::size_t total = transfers_.capacity() * sizeof(Transfer) + gathered_by_.capacity() * sizeof(Gathered) +
-                        (next_.capacity() + takers_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
+    std::size_t total = transfers_.capacity() * sizeof(Transfer) +
+                        (next_.capacity() + slot_of_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
     for_each_array(*this, [&](const Array& array, bool) { total += array.capacity() * sizeof(Units); });
     return total;
 }

@@ -36,6 +36,7 @@
 // (column_loops.hpp), and the columns of sixteen neighbouring sources, which share cache lines, are copied together.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "attnflow/capacity.hpp"
@@ -68,6 +69,7 @@ class ColumnFlow {
     static constexpr std::size_t most_lacking = 4;  // columns that relays serve
     static constexpr std::size_t most_urgent = 32;
     static constexpr std::size_t most_attempts = 2;
+    static constexpr std::size_t worth_pouring = 8;  // takers among so many columns
 
     void enter(std::uint32_t source_block, Node sink);
     bool find_layers(std::uint32_t source_block, std::uint32_t sink_block);
@@ -82,11 +84,17 @@ class ColumnFlow {
     void choose_lacking();
     void choose_urgent();
     void begin_layer(std::size_t layer);
-    Sweep sweep_of(std::size_t layer);
-    Units perform(Sweep& sweep);
+    Takers takers_of(std::size_t layer);
+    Sweep sweep_of(std::size_t layer, Takers& to);
+    void perform(Sweep& sweep);
+    const Units* column_of(std::size_t layer, std::size_t giver);
+    void pour_out(std::size_t layer, Takers& to);
+    void hide_poured(std::size_t layer);
+    void show_poured();
+    void exchange_wants_of_urgent(const Takers& to);
     enum class Use : std::uint8_t { both, direct, spike };
     void between_columns(Use use);
-    void depart_later(std::size_t layer, std::size_t k, Units amount);
+    void depart_later(std::size_t layer, Units amount);
     void by_relay();
     void complete();
     // Beyond this a search is cheaper, and takes less memory. Real attention needs some 5 n in all.
@@ -94,8 +102,10 @@ class ColumnFlow {
     Units* at(Array& array, std::size_t layer) const { return array.data() + layer * stride_; }
     const Array& straight(std::size_t layer) const { return capacities_.straight(layers_[layer]); }
     // C[layer][k, s] and 0 for k = s.
-    const Units* column(std::size_t layer) const {
-        return columns_.data() + ((s_ - first_of_batch_) * last_ + layer) * stride_;
+    const Units* column(std::size_t layer) const { return column(layer, s_); }
+    // C[layer][k, giver] and 0 for k = giver, of a giver among the batch of s.
+    const Units* column(std::size_t layer, std::size_t giver) const {
+        return columns_.data() + ((giver - first_of_batch_) * last_ + layer) * stride_;
     }
     // [k] what fits through the straight edges after `layer`.
     const Units* ahead(std::size_t layer) { return wide_ ? at(narrowest_, 1) : at(ahead_, layer + 1); }
@@ -116,6 +126,7 @@ class ColumnFlow {
     bool wide_ = false;  // every straight edge holds half of what the sink can take
     Array into_sink_;    // [layer][k] C[l][t, k]; 0 for k = t and for layer 0
     Array gatherable_;   // [layer][k]
+    Array much_;         // [layer] what takes so many edges that pouring pays
     Array sink_limit_;   // [layer] the narrowest straight edge of column t from this layer on
     Array narrowest_;    // [layer][k] the narrowest straight edge from this layer to layer last - 1
 
@@ -123,6 +134,13 @@ class ColumnFlow {
     std::vector<std::uint32_t> layers_of_batch_;
     std::size_t first_of_batch_ = 0;
     Array columns_;  // [source - first_of_batch_][layer][k]
+
+    // Of others that had much to give.
+    static constexpr std::size_t n_slots = 64;
+    Array kept_columns_;                             // [slot][k]
+    std::vector<std::uint32_t> slot_of_;             // [layer][k] 1 + slot, or 0
+    std::array<std::uint32_t*, n_slots> in_slot_{};  // which entry of slot_of_ names it
+    std::size_t next_slot_ = 0;
 
     // Of the pair: first pass.
     std::size_t s_ = 0;
@@ -152,16 +170,26 @@ class ColumnFlow {
     Array behind_;           // [k] the least slack up to the layer at hand
     Array added_;            // [k] on straight edges, by the later passes (wide: by all)
     Array gatherable_left_;  // [k] what k could still give to the sink's column after the layer at hand
-    Array spare_direct_, spare_spike_;                                   // [k] not taken in by now: at layer 0, later
-    Array spike_used_by_;                                                // [k]
-    Array taken_;                                                        // [lacking][layer][giver]
-    Array scratch_, row_, wanted_of_relays_, by_now_, none_, no_limit_;  // [k]
-    std::vector<std::uint32_t> order_;   // of the givers, in eights: those with most to give of layer 0 first
-    std::vector<std::uint32_t> next_;    // [layer][taker] where in that order the row's next walk starts
-    std::vector<std::uint32_t> urgent_;  // takers that come first, the most urgent first
-    std::size_t n_lacking_ = 0;          // those of them that relays may serve
-    std::vector<std::uint32_t> takers_, open_;
-    std::vector<Gathered> gathered_by_;
+    Array spare_direct_, spare_spike_;  // [k] not taken in by now: at layer 0, later
+    Array spike_used_by_;               // [k]
+    Array taken_;                       // [lacking][layer][giver]
+    Array scratch_, row_, wanted_of_relays_, by_now_, none_, no_limit_, taken_to_gather_;  // [k]
+    std::vector<std::uint32_t> order_;            // of the givers, in eights: those with most to give of layer 0 first
+    std::vector<std::uint32_t> next_;             // [layer][taker] where in that order the row's next walk starts
+    std::vector<std::uint32_t> urgent_;           // takers that come first, the most urgent first
+    std::size_t n_lacking_ = 0;                   // those of them that relays may serve
+    std::vector<std::uint32_t> open_;             // takers
+    std::vector<std::uint32_t> heavy_;            // givers
+    std::vector<std::pair<Units, Units>> aside_;  // [urgent] what they want to gather and to keep; 0 when not exchanged
+    struct Poured {
+        std::uint32_t layer, giver;
+    };
+    std::vector<Poured> poured_;
+    struct Hidden {
+        std::uint32_t giver;
+        Units direct, spike;
+    };
+    std::vector<Hidden> hidden_;  // what they have left, while nobody is to ask them
     std::vector<Transfer> transfers_;
     std::vector<Transfer>* log_ = nullptr;
 };
