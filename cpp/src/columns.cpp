@@ -518,7 +518,7 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
 }
 
 void ColumnFlow::load(Residual& residual) {
-    if (layers_.empty() || !worth_loading_) return;
+    if (!can_load()) return;
     const auto send = [&](std::size_t layer, std::size_t receiver, std::size_t giver, Units amount) {
         if (amount > 0) residual.preload(layers_[layer], receiver, giver, amount);
     };

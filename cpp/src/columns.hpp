@@ -50,14 +50,18 @@ class ColumnFlow {
     explicit ColumnFlow(const CapacityIndex& capacities);
 
     /// Whether filling columns pays on this network: it must have reached the bound for a quarter of the pairs so far.
-    /// Every sixteenth question is answered with yes, in case things change.
-    bool promising() { return ++asked_ % 16 == 0 || doing_well(); }
+    /// Every 64th question is answered with yes, in case things change.
+    bool promising() { return ++asked_ % 64 == 0 || !idle(); }
+    /// Whether it is left out but for those questions; also where the last sink had no chain.
+    bool idle() const { return layers_.empty() ? sink_ != ~Node{0} : !doing_well(); }
 
     /// Builds a flow between two nodes of value <= `bound` and returns its value; 0 where no chain of two or more square
     /// dense links leads from one to the other. `reached`: the nodes that the source reaches. `keep`: it will be loaded
     /// even if it reaches the bound.
     Units fill(Node source, Node sink, const std::vector<Word>& reached, Units bound, bool keep);
 
+    /// Whether the last fill() left a flow to load.
+    bool can_load() const { return !layers_.empty() && worth_loading_; }
     /// Puts the flow of the last fill() into `residual`, which must be empty. Only what was kept, or fell short.
     void load(Residual& residual);
 

@@ -9,6 +9,11 @@ class Dinic final : public Solver {
    public:
     Units solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) override;
 
+    /// The same where each of the sinks can take `room` [sink_nodes] at most, which is brought up to date, and so is
+    /// terminals.sinks: those that take no more are none. At the finest scale alone: paths to many sinks are short.
+    Units solve_into(Residual& residual, Levels& levels, Terminals& terminals, std::vector<Units>& room, Units bound,
+                     Pulse& pulse);
+
    private:
     // A node on the search's way down, and the residual arc by which the node above it asked.
     struct Frame {
@@ -22,6 +27,9 @@ class Dinic final : public Solver {
         Residual::EdgeId record;  // where in the list of outgoing records
     };
 
+    template <class Room, class Took>
+    Units at_scale(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse,
+                   const Room& room, const Took& took);
     Units blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse);
     Units from_sources(Residual& residual, Levels& levels, std::uint32_t block, std::uint32_t position, Units want);
     static bool next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child);

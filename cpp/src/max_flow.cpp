@@ -16,12 +16,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -32,6 +33,7 @@
 #include "columns.hpp"
 #include "dinic.hpp"
 #include "push_relabel.hpp"
+#include "shared_flow.hpp"
 #include "sink_cuts.hpp"
 
 namespace attnflow {
@@ -120,6 +122,7 @@ struct Job {
     const Query& query;
     const Options& options;
     Answer& answer;
+    std::vector<std::size_t> order;  // of the sources
     std::atomic<std::uint64_t> next{0}, done{0};
     std::atomic<bool> stop{false};
 };
@@ -155,6 +158,44 @@ class ReportingPulse final : public Pulse {
     Reporter& reporter_;
 };
 
+// Neighbours one after the other: they share columns. In causal networks the last first: what one reaches, the next one
+// reaches too, and more.
+std::vector<std::size_t> order_of_sources(const CapacityIndex& capacities, const Query& query) {
+    std::vector<std::size_t> order(query.sources.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return query.sources[a][0] < query.sources[b][0]; });
+    const auto n_reached = [&](std::size_t source) {
+        std::vector<Word> reached;
+        nodes_reached(capacities, node_set(capacities.network(), query.sources[source]), reached);
+        std::size_t n = 0;
+        for (const Word word : reached) n += static_cast<std::size_t>(std::popcount(word));
+        return n;
+    };
+    if (n_reached(order.back()) < n_reached(order.front())) std::reverse(order.begin(), order.end());
+    return order;
+}
+
+// Which of two ways to go: now and then both are tried, and the cheaper one is gone until the next time.
+class Trial {
+   public:
+    /// Whether to go the second way this time.
+    bool next() {
+        turn_ = n_++ % period;
+        if (turn_ == 0) cost_[0] = cost_[1] = 0;
+        if (turn_ < 2) return false;
+        return turn_ < 5 || cost_[1] < cost_[0];
+    }
+    void took(std::uint64_t cost) {
+        if (turn_ < 5 && turn_ != 2)
+            cost_[turn_ > 2 ? 1 : 0] += cost;  // the second way's first time includes setting it up
+    }
+
+   private:
+    static constexpr std::uint64_t period = 64;
+    std::uint64_t n_ = 0, turn_ = 0, cost_[2] = {};
+};
+
 class Worker {
    public:
     Worker(Job& job, Pulse& pulse)
@@ -164,12 +205,12 @@ class Worker {
           pulse_(pulse),
           residual_(capacities_),
           levels_(net_),
+          shared_(capacities_),
           cuts_(capacities_) {
         if (job.answer.statistics.algorithm == Algorithm::push_relabel)
-            solver_ = std::make_unique<PushRelabel>();
+            push_relabel_.emplace();
         else
-            solver_ = std::make_unique<Dinic>();
-        if (job.answer.statistics.algorithm == Algorithm::dinic) columns_.emplace(capacities_);
+            columns_.emplace(capacities_);
     }
 
     void run() {
@@ -178,14 +219,16 @@ class Worker {
         for (std::uint64_t pair; (pair = job_.next.fetch_add(1)) < total;) {
             const std::size_t sink = pair / n_sources;
             if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
-            solve_pair(pair, pair % n_sources);
+            solve_pair(sink * n_sources + job_.order[pair % n_sources], job_.order[pair % n_sources]);
             job_.done.fetch_add(1);
             pulse_.check();
         }
     }
 
-    const Counters& counters() const { return solver_->counters; }
-    std::size_t bytes() const { return residual_.bytes() + (columns_ ? columns_->bytes() : 0) + cuts_.bytes(); }
+    const Counters& counters() const { return push_relabel_ ? push_relabel_->counters : dinic_.counters; }
+    std::size_t bytes() const {
+        return residual_.bytes() + (columns_ ? columns_->bytes() : 0) + shared_.bytes() + cuts_.bytes();
+    }
 
    private:
     void enter_sink(std::size_t sink) {
@@ -193,6 +236,7 @@ class Worker {
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+        shared_.enter_sink(residual_);
         cuts_.clear();
     }
 
@@ -264,6 +308,39 @@ class Worker {
         return levels_.visited();
     }
 
+    // The value of a maximum flow, at most `bound`, which is left in the residual network, unless it lies in columns and
+    // nobody asks for it. `taken_over`: on top of what is left of the shared flow.
+    Units maximum_flow(Units into_sink, Units bound, bool cut_wanted, bool& taken_over) {
+        const Options& options = job_.options;
+        if (push_relabel_) return push_relabel_->solve(residual_, levels_, terminals_, bound, pulse_);
+        // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
+        // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
+        Units value = 0;
+        const bool always = options.sharing == Sharing::always;
+        if (!always && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
+            columns_->promising()) {
+            const bool keep = options.cuts || options.check || options.flows || cut_wanted;
+            const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
+            value = columns_->fill(from, to, reached_, bound, keep);
+            if ((value < bound || keep) && columns_->can_load()) {
+                shared_.clear(residual_);
+                columns_->load(residual_);
+            }
+        }
+        if (value == bound) return value;
+        if (!always && (value > 0 || !columns_->idle() || job_.order.size() < SharedFlow::fewest_sources)) {
+            shared_.clear(residual_);
+            return value + dinic_.solve(residual_, levels_, terminals_, bound - value, pulse_);
+        }
+        const std::uint64_t steps = dinic_.counters.steps;
+        taken_over = always || trial_.next();
+        if (!taken_over) shared_.clear(residual_);
+        value = taken_over ? shared_.solve(residual_, levels_, dinic_, terminals_, into_sink, bound, pulse_)
+                           : dinic_.solve(residual_, levels_, terminals_, bound, pulse_);
+        trial_.took(dinic_.counters.steps - steps);
+        return value;
+    }
+
     void solve_pair(std::uint64_t pair, std::size_t source) {
         const Options& options = job_.options;
         terminals_.source_nodes = job_.query.sources[source];
@@ -277,18 +354,8 @@ class Worker {
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
         const Units at_terminals = std::min(out.units, in.units),
                     bound = std::min(at_terminals, cuts_.bound(terminals_, reached_));
-        // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
-        // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
-        Units value = 0;
-        if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
-            columns_->promising()) {
-            const bool keep =
-                options.cuts || options.check || options.flows || (options.bottlenecks && bound < at_terminals);
-            const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
-            value = columns_->fill(from, to, reached_, bound, keep);
-            if (value < bound || keep) columns_->load(residual_);
-        }
-        if (value < bound) value += solver_->solve(residual_, levels_, terminals_, bound - value, pulse_);
+        bool taken_over = false;
+        const Units value = maximum_flow(in.units, bound, options.bottlenecks && bound < at_terminals, taken_over);
         if (value > capacities_.quantum().flow_limit())
             throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(terminals_.source_nodes) +
                                 ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
@@ -311,6 +378,7 @@ class Worker {
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
+        if (taken_over && (!known || options.check || options.flows)) shared_.leave_own(residual_);
         if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] = value + static_cast<Units>(rounded);
@@ -323,7 +391,8 @@ class Worker {
                     : static_cast<std::int32_t>(std::max_element(cut.by_link.begin(), cut.by_link.end()) -
                                                 cut.by_link.begin());
         if (options.check || options.flows) {
-            std::vector<EdgeFlow> flows = residual_.flows();
+            std::vector<EdgeFlow> flows;
+            if (value > 0) flows = residual_.flows();  // else perhaps the shared flow, untouched
             if (options.check)
                 check_certificate(capacities_, flows, terminals_.source_nodes, terminals_.sink_nodes, value,
                                   levels_.visited());
@@ -338,8 +407,11 @@ class Worker {
     Pulse& pulse_;
     Residual residual_;
     Levels levels_;
-    std::unique_ptr<Solver> solver_;
+    std::optional<PushRelabel> push_relabel_;
+    Dinic dinic_;
     std::optional<ColumnFlow> columns_;
+    SharedFlow shared_;
+    Trial trial_;  // of taking over the shared flow
     Terminals terminals_;
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
@@ -373,7 +445,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     answer.statistics.index_bytes = capacities.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, query, options, answer};
+    Job job{network, capacities, query, options, answer, order_of_sources(capacities, query)};
     std::mutex mutex;
     std::exception_ptr failure;
     const auto work = [&](Pulse& pulse) {

@@ -49,33 +49,90 @@ Residual::Residual(const CapacityIndex& capacities)
 
 void Residual::reset() {
     note_peak();
-    for (std::size_t id = 1; id < edges_.size(); ++id) {
-        first_in_[receiver(edges_[id])] = 0;
-        first_out_[edges_[id].giver] = 0;
+    // Clearing slot by slot pays while the table is mostly empty. Records go in the order they came, backwards: no probe
+    // chain is broken, and lists get their old heads back.
+    const bool all_slots = n_base_ == 1 && edges_.size() * 8 > slots_.size();
+    if (all_slots) std::fill(slots_.begin(), slots_.end(), 0);
+    for (std::size_t id = edges_.size(); id-- > n_base_;) {
+        const TouchedEdge& edge = edges_[id];
+        first_in_[receiver(edge)] = edge.next_in;
+        first_out_[edge.giver] = edge.next_out;
+        if (all_slots) continue;
+        std::size_t slot = slot_of(edge.row, edge.giver);
+        while (slots_[slot] != id) slot = (slot + 1) & slot_mask_;
+        slots_[slot] = 0;
     }
-    // Clearing slot by slot pays while the table is mostly empty. All records go, so no probe chain is left to break.
-    if (edges_.size() * 8 > slots_.size()) {
-        std::fill(slots_.begin(), slots_.end(), 0);
-    } else {
-        for (std::size_t id = 1; id < edges_.size(); ++id) {
-            std::size_t slot = slot_of(edges_[id].row, edges_[id].giver);
-            while (slots_[slot] != id) slot = (slot + 1) & slot_mask_;
-            slots_[slot] = 0;
-        }
+    edges_.resize(n_base_);
+    for (const EdgeId id : changed_) edges_[id].flow = base_flow_[id];
+    changed_.clear();
+    if (straight_changed_) {
+        if (has_base())
+            straight_ = base_straight_;
+        else
+            std::fill(straight_.begin(), straight_.end(), 0);
     }
-    edges_.resize(1);
-    if (n_straight_touched_ > 0) std::fill(straight_.begin(), straight_.end(), 0);
+    straight_changed_ = false;
     n_straight_touched_ = 0;
+    share_all_rows();
+}
+
+void Residual::share_all_rows() {
     for (const std::uint32_t row : rows_owned_) own_row_[row] = 0;
     rows_owned_.clear();
     own_words_.clear();
 }
 
+void Residual::set_base() {
+    constexpr std::size_t finest = CapacityIndex::n_scales - 1;
+    set_scale(finest);
+    const Network& net = network();
+    const auto words_of = [&](std::size_t e) {
+        return links_[e].n_words * std::size_t{net.size(net.links()[e].receiver)};
+    };
+    if (!has_base()) {
+        base_first_word_.assign(links_.size(), 0);
+        for (std::size_t e = 0; e < links_.size(); ++e) {
+            base_first_word_[e] = base_bits_.size();
+            if (links_[e].diagonal) continue;
+            const Word* bits = capacities_.bits(finest, e, 0);
+            base_bits_.insert(base_bits_.end(), bits, bits + words_of(e));
+        }
+        base_bits_.push_back(0);  // never empty
+    }
+    for (const std::uint32_t row : rows_owned_) {
+        const std::size_t e = link_of_row_[row];
+        std::copy_n(
+            own_words_.data() + (own_row_[row] - 1), links_[e].n_words,
+            base_bits_.data() + base_first_word_[e] + std::size_t{row - links_[e].first_row} * links_[e].n_words);
+    }
+    share_all_rows();
+    n_base_ = edges_.size();
+    base_flow_.resize(n_base_);
+    for (std::size_t id = 0; id < n_base_; ++id) base_flow_[id] = edges_[id].flow;
+    base_straight_ = straight_;
+    changed_.clear();
+    straight_changed_ = false;
+    n_straight_touched_ = 0;
+    set_scale(finest);
+}
+
+void Residual::drop_base() {
+    if (!has_base()) return;
+    n_base_ = 1;
+    changed_.clear();
+    base_bits_.clear();
+    straight_changed_ = true;
+    reset();
+    set_scale(0);
+}
+
 void Residual::set_scale(std::size_t scale) {
-    scale_ = scale;
-    threshold_ = capacities_.threshold(scale);
+    constexpr std::size_t finest = CapacityIndex::n_scales - 1;
+    scale_ = has_base() ? finest : scale;
+    threshold_ = capacities_.threshold(scale_);
     for (std::size_t e = 0; e < links_.size(); ++e)
-        if (!links_[e].diagonal) links_[e].shared = capacities_.bits(scale, e, 0);
+        if (!links_[e].diagonal)
+            links_[e].shared = has_base() ? base_bits_.data() + base_first_word_[e] : capacities_.bits(scale_, e, 0);
     for (const std::uint32_t row : rows_owned_) refresh_row(row);
 }
 
@@ -86,11 +143,12 @@ void Residual::refresh_row(std::uint32_t row) {
     const std::size_t receiver = row - link.first_row;
     Word* own = own_words_.data() + (own_row_[row] - 1);
     std::copy_n(link.shared + receiver * link.n_words, link.n_words, own);
+    const auto write = [&](std::size_t giver, Units left) {
+        left >= threshold_ ? set_bit(own, giver) : clear_bit(own, giver);
+    };
     for (EdgeId id = first_in_[link.first_receiver + receiver]; id != 0; id = edges_[id].next_in)
-        if (edges_[id].row == row && edges_[id].capacity - edges_[id].flow < threshold_)
-            clear_bit(own, edges_[id].giver - link.first_giver);
-    if (link.straight_flow != nullptr && link.straight[receiver] - link.straight_flow[receiver] < threshold_)
-        clear_bit(own, receiver);
+        if (edges_[id].row == row) write(edges_[id].giver - link.first_giver, edges_[id].capacity - edges_[id].flow);
+    if (link.straight_flow != nullptr) write(receiver, link.straight[receiver] - link.straight_flow[receiver]);
 }
 
 void Residual::place(EdgeId id) {
@@ -135,7 +193,7 @@ Word* Residual::own_row(const LinkView& link, std::size_t receiver) {
 
 void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on) {
     const LinkView& view = links_[link];
-    if (on && view.own[receiver] == 0) return;  // still shared, so still set
+    if (view.own[receiver] == 0 && test_bit(view.shared + receiver * view.n_words, giver) == on) return;
     Word* own = own_row(view, receiver);
     on ? set_bit(own, giver) : clear_bit(own, giver);
 }
@@ -144,9 +202,10 @@ void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, E
     if (edge.record == straight_edge) {
         Units& flow = links_[link].straight_flow[giver];
         n_straight_touched_ += flow == 0;
+        straight_changed_ = true;
         flow += amount;
     } else {
-        edges_[edge.record != 0 ? edge.record : insert(links_[link], receiver, giver, edge.left)].flow += amount;
+        change_record(edge.record != 0 ? edge.record : insert(links_[link], receiver, giver, edge.left), amount);
     }
     if (edge.left >= threshold_ && edge.left - amount < threshold_ && !links_[link].diagonal)
         set_row_bit(link, receiver, giver, false);
@@ -158,6 +217,7 @@ void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver
     const Units capacity = capacities_.at(link, receiver, giver);
     if (straight) {
         view.straight_flow[giver] = amount;
+        straight_changed_ = true;
         ++n_straight_touched_;
     } else {
         edges_[insert(view, receiver, giver, capacity)].flow = amount;
@@ -169,9 +229,9 @@ void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver
 }
 
 void Residual::cancel(EdgeId id, Units amount) {
-    TouchedEdge& edge = edges_[id];
+    const TouchedEdge& edge = edges_[id];
     const Units before = edge.capacity - edge.flow;
-    edge.flow -= amount;
+    change_record(id, -amount);
     const std::size_t link = link_of_row_[edge.row];
     if (before < threshold_ && before + amount >= threshold_ && !links_[link].diagonal)
         set_row_bit(link, edge.row - links_[link].first_row, edge.giver - links_[link].first_giver, true);
@@ -181,6 +241,7 @@ void Residual::cancel_straight(std::size_t link, std::size_t position, Units amo
     const LinkView& view = links_[link];
     const Units before = view.straight[position] - view.straight_flow[position];
     view.straight_flow[position] -= amount;
+    straight_changed_ = true;
     if (before < threshold_ && before + amount >= threshold_) set_row_bit(link, position, position, true);
 }
 
@@ -206,9 +267,10 @@ void Residual::note_peak() {
 std::size_t Residual::bytes() const {
     return std::max(most_edges_, edges_.size()) * sizeof(TouchedEdge) +
            std::max(most_own_words_, own_words_.size()) * sizeof(Word) + links_.capacity() * sizeof(LinkView) +
-           straight_.capacity() * sizeof(Units) +
-           (slots_.capacity() + first_in_.capacity() + first_out_.capacity() + own_row_.capacity() +
-            rows_owned_.capacity() + link_of_row_.capacity()) *
+           (straight_.capacity() + base_straight_.capacity() + base_flow_.capacity()) * sizeof(Units) +
+           base_bits_.capacity() * sizeof(Word) +
+           (changed_.capacity() + slots_.capacity() + first_in_.capacity() + first_out_.capacity() +
+            own_row_.capacity() + rows_owned_.capacity() + link_of_row_.capacity()) *
                sizeof(std::uint32_t);
 }
 

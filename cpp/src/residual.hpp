@@ -10,7 +10,8 @@
 //   rows       where an edge fell below the current threshold, a private copy of its row of bits, that bit cleared.
 //
 // reset() walks the records and undoes them, so a solve costs what it touched, not what the network holds (the straight
-// flows are cleared whole: 8 bytes a node).
+// flows are cleared whole: 8 bytes a node). It goes back to the empty flow, or to the base: a flow that many solves start
+// from (shared_flow.hpp), at the finest scale. The base has bits of its own, and records that stay.
 //
 // Orientation. Rows belong to receivers, and rows are contiguous. The searches therefore run *against* the edges: they
 // stand at a node, look along its row for givers with capacity left, and end at the source. Standing at v, the
@@ -72,8 +73,14 @@ class Residual {
     const Network& network() const { return capacities_.network(); }
     const LinkView& link(std::size_t link) const { return links_[link]; }
 
-    /// Back to the empty flow. O(touched).
+    /// Back to the base, which is the empty flow unless set_base() said otherwise. O(touched).
     void reset();
+    /// From here on reset() goes back to the flow as it is now, and there is only the finest scale. O(touched); the first
+    /// time one bit an edge.
+    void set_base();
+    /// Back to the empty flow, for good.
+    void drop_base();
+    bool has_base() const { return !base_bits_.empty(); }
 
     /// Makes rows speak of residuals >= threshold(scale). Scales are entered from coarse to fine. O(touched).
     void set_scale(std::size_t scale);
@@ -122,8 +129,8 @@ class Residual {
     }
     EdgeId first_in(Node node) const { return first_in_[node]; }
     EdgeId first_out(Node node) const { return first_out_[node]; }
-    /// Edges that have carried flow since reset().
-    std::size_t n_touched() const { return edges_.size() - 1 + n_straight_touched_; }
+    /// Edges whose flow has changed since reset(): straight ones that had none, and others.
+    std::size_t n_touched() const { return edges_.size() - n_base_ + changed_.size() + n_straight_touched_; }
     /// The flow of every edge that ever carried some.
     std::vector<EdgeFlow> flows() const;
 
@@ -146,6 +153,11 @@ class Residual {
     Word* own_row(const LinkView& link, std::size_t receiver);
     void set_row_bit(std::size_t link, std::size_t receiver, std::size_t giver, bool on);
     void refresh_row(std::uint32_t row);
+    void change_record(EdgeId id, Units amount) {
+        if (id < n_base_ && edges_[id].flow == base_flow_[id]) changed_.push_back(id);
+        edges_[id].flow += amount;
+    }
+    void share_all_rows();
     void note_peak();
 
     const CapacityIndex& capacities_;
@@ -155,7 +167,14 @@ class Residual {
     std::vector<LinkView> links_;
     std::vector<Units> straight_;  // [link][position], square dense links
     std::size_t n_straight_touched_ = 0;
-    std::vector<TouchedEdge> edges_;  // [0] unused
+    bool straight_changed_ = false;
+    std::vector<TouchedEdge> edges_;            // [0] unused
+    std::size_t n_base_ = 1;                    // records below are the base's, and stay
+    std::vector<Units> base_flow_;              // [record]
+    std::vector<Units> base_straight_;          // as straight_
+    std::vector<EdgeId> changed_;               // records of the base with another flow by now
+    std::vector<Word> base_bits_;               // as CapacityIndex::bits() at the finest scale; empty: no base
+    std::vector<std::size_t> base_first_word_;  // [link] in base_bits_
     std::size_t most_edges_ = 1, most_own_words_ = 0;
     std::vector<EdgeId> slots_;                 // power of two, at most 2/3 full
     std::size_t slot_mask_ = 0;                 // slots - 1

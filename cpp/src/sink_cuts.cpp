@@ -52,16 +52,28 @@ Units SinkCuts::bound(const Terminals& terminals, const std::vector<Word>& reach
     return bound;
 }
 
-// Adds up what leads into the sink side from `reached`.
-void SinkCuts::measure(Cut& cut, const std::vector<Word>& reached) const {
+// Adds up what leads into the sink side from `reached`: from all of it, or from what the last source did not reach.
+void SinkCuts::measure(Cut& cut, const std::vector<Word>& reached) {
     const std::uint32_t second = net_.links()[cut.link].receiver;
-    cut.reached.assign(reached.end() - static_cast<std::ptrdiff_t>(cut.reached.size()), reached.end());
-    cut.from_later = 0;
-    std::fill(cut.from_second.begin(), cut.from_second.end(), 0);
+    const std::size_t first = reached.size() - cut.reached.size();
+    bool grown = true;
+    for (std::size_t w = 0; w < cut.reached.size(); ++w) grown = grown && (cut.reached[w] & ~reached[first + w]) == 0;
+    if (!grown) {
+        cut.from_later = 0;
+        std::fill(cut.from_second.begin(), cut.from_second.end(), 0);
+        std::fill(cut.reached.begin(), cut.reached.end(), 0);
+    }
+    news_.assign(reached.size(), 0);
+    for (std::size_t w = 0; w < cut.reached.size(); ++w)
+        news_[first + w] = reached[first + w] & ~(cut.reached[w] | cut.sink_side[first + w]);
+    std::copy(reached.begin() + static_cast<std::ptrdiff_t>(first), reached.end(), cut.reached.begin());
     for (std::size_t e = 0; e < net_.links().size(); ++e) {
         const Link& into = net_.links()[e];
-        const Word* givers = &reached[net_.first_word(into.giver)];
-        const Word* inside = &cut.sink_side[net_.first_word(into.giver)];
+        const Word* givers = &news_[net_.first_word(into.giver)];
+        std::size_t low = 0, high = net_.words(into.giver);
+        while (low < high && givers[low] == 0) ++low;
+        while (low < high && givers[high - 1] == 0) --high;
+        if (low == high) continue;
         const auto add = [&](std::size_t j, std::size_t k) {
             Units& sum = into.giver == second ? cut.from_second[k] : cut.from_later;
             sum = saturating_sum(sum, capacities_.at(e, j, k));
@@ -72,12 +84,12 @@ void SinkCuts::measure(Cut& cut, const std::vector<Word>& reached) const {
                     const std::int64_t k = static_cast<std::int64_t>(j) - into.offset;
                     if (k < 0 || k >= static_cast<std::int64_t>(net_.size(into.giver))) return;
                     const auto giver = static_cast<std::size_t>(k);
-                    if (test_bit(givers, giver) && !test_bit(inside, giver)) add(j, giver);
+                    if (test_bit(givers, giver)) add(j, giver);
                     return;
                 }
                 const Word* row = capacities_.bits(CapacityIndex::n_scales - 1, e, j);
-                for (std::size_t w = 0; w < net_.words(into.giver); ++w)
-                    for_each_bit(row[w] & givers[w] & ~inside[w], w * word_bits, [&](std::size_t k) { add(j, k); });
+                for (std::size_t w = low; w < high; ++w)
+                    for_each_bit(row[w] & givers[w], w * word_bits, [&](std::size_t k) { add(j, k); });
             });
     }
 }

@@ -10,7 +10,7 @@
 // later sources reach less).
 //
 // Only where nothing was rounded: upper bounds must not depend on who solved what. O(n) a cut for a source that reaches what
-// the last one reached; else O(n |X|), and X is small.
+// the last one reached, and O(|X|) more for each further node it reaches; X is small.
 #pragma once
 
 #include <cstdint>
@@ -49,13 +49,14 @@ class SinkCuts {
     static constexpr std::size_t most = 8;
 
     const Link* only_link(const Terminals& terminals) const;
-    void measure(Cut& cut, const std::vector<Word>& reached) const;
+    void measure(Cut& cut, const std::vector<Word>& reached);
 
     const CapacityIndex& capacities_;
     const Network& net_;
     std::vector<Cut> cuts_;
     Cut* best_ = nullptr;
     std::vector<Units> column_;
+    std::vector<Word> news_;  // nodes that the source at hand reaches, and the last one did not
     std::uint64_t looked_for_ = 0, used_ = 0;
 };
 

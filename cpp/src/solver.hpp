@@ -23,6 +23,7 @@ struct Counters {
     std::uint64_t searches = 0;       // breadth-first searches
     std::uint64_t augmentations = 0;  // times flow reached the source (Dinic), pushes (push-relabel)
     std::uint64_t touched = 0;        // edges that carried flow at some time
+    std::uint64_t steps = 0;  // of a search's way (Dinic); what a breadth-first search costs is given in steps, too
 };
 
 /// Lets a long solve be stopped. The thread that called solve() also reports progress from here.

@@ -227,16 +227,25 @@ std::vector<std::string> disagreements(const Network& network, const Query& quer
     std::vector<std::string> complaints;
     const bool endless = any_unbounded(network, query);
     Twin twin(network, query);
-    for (const Algorithm algorithm : {Algorithm::dinic, Algorithm::push_relabel}) {
-        Judge judge(network, query, twin, algorithm == Algorithm::dinic ? "dinic" : "push_relabel", complaints);
+    struct Way {
+        const char* name;
+        Algorithm algorithm;
+        Sharing sharing;
+    };
+    for (const auto& [name, algorithm, sharing] :
+         {Way{"dinic", Algorithm::dinic, Sharing::automatic}, Way{"dinic, shared", Algorithm::dinic, Sharing::always},
+          Way{"push_relabel", Algorithm::push_relabel, Sharing::automatic}}) {
+        Judge judge(network, query, twin, name, complaints);
         Options options;
         options.algorithm = algorithm;
+        options.sharing = sharing;
         options.threads = threads;
         options.bottlenecks = options.cuts = options.check = true;
         Deadline deadline;
         options.monitor = &deadline;
         Options plain;  // nothing on request: values that are proved by their bounds need no flow then
         plain.algorithm = algorithm;
+        plain.sharing = sharing;
         plain.threads = threads;
         plain.bottlenecks = true;
         plain.monitor = &deadline;

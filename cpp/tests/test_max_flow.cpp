@@ -466,6 +466,35 @@ TEST(max_flow, the_largest_double_is_solved_or_refused_but_not_unbounded) {
     }
 }
 
+// A flow into the sink that sources take over from each other: with sources in any order, of one sink after the other, where
+// each reaches more than the last (causal) or all the same, and with and without what columns and shared cuts do meanwhile.
+TEST(max_flow, sources_take_over_a_shared_flow) {
+    constexpr std::uint32_t n = 70, layers = 7;
+    for (const bool causal : {true, false})
+        for (const double straight : {0.0, 0.02}) {
+            Random random(static_cast<std::uint64_t>(causal) + (straight > 0 ? 2 : 0));
+            Store store(std::vector<std::uint32_t>(layers + 1, n));
+            for (std::uint32_t l = 0; l < layers; ++l)
+                store.dense<float>(l, l + 1, [&](std::uint32_t j, std::uint32_t k) {
+                    if (causal && k > j) return 0.0;
+                    const double weight = std::pow(random.uniform(), 6) / (1 + (k == 0 ? 0 : 10 * random.uniform()));
+                    return weight + (j == k ? straight : 0.0);
+                });
+            const Network network = store.network();
+            Query query{{}, {{network.first_node(layers) + n - 1}, {network.first_node(layers) + n / 2}}};
+            for (Node s = 0; s < n; ++s) query.sources.push_back({s * 29 % n});  // 29 and 70 have no common factor
+            const Answer expected = solve(network, query, {.algorithm = Algorithm::push_relabel, .cuts = true});
+            for (const Sharing sharing : {Sharing::always, Sharing::automatic})
+                for (const bool check : {true, false}) {
+                    const Answer answer =
+                        solve(network, query, {.bottlenecks = true, .cuts = check, .check = check, .sharing = sharing});
+                    CHECK(answer.value == expected.value);
+                    CHECK(answer.upper == expected.upper);
+                    if (check) CHECK(answer.source_side == expected.source_side);
+                }
+        }
+}
+
 // The sink's column is narrow for every source, so one source's minimum cut bounds the others: same answers, same
 // bottlenecks, hardly a search. The edges of the first layer differ, so every source has a cut of its own.
 TEST(max_flow, sources_share_cuts_near_the_sink) {

@@ -24,6 +24,9 @@ class Monitor {
     virtual void tick(std::uint64_t done, std::uint64_t total) = 0;
 };
 
+/// Whether sources of a sink take over a flow that they share (Dinic only). It changes no answer.
+enum class Sharing : std::uint8_t { automatic, always };
+
 struct Options {
     Algorithm algorithm = Algorithm::automatic;
     unsigned threads = 1;
@@ -32,6 +35,7 @@ struct Options {
     bool flows = false;        // the edges' flows; one pair only
     bool check = false;        // verify every solve; throws CertificateFailure
     Monitor* monitor = nullptr;
+    Sharing sharing = Sharing::automatic;
 };
 
 /// What limits a flow. Codes >= 0 are the link with the largest share of the minimum cut nearest the source.
