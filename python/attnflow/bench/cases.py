@@ -293,6 +293,9 @@ def _cases() -> list[Case]:
             Case(f"disconnected n={n}", partial(_made_up, instances.disconnected, n_layers, n), 1, n),
             Case(f"one layer n={n}", partial(_made_up, instances.softmax, 1, n), n - 1, n),
         ]
+    # The hardest of its kind: twenty times the work of what the next seed, or twice the layers, makes.
+    hard = partial(_made_up, instances.peaked, 12, 256)
+    cases.append(Case("peaked L=12 n=256", hard, 255, 256))
     for n_layers, n in ((2, 16), (12, 256)):
         for kind in kinds:
             name = f"encoder-decoder {n_layers}+{n_layers} n={n} {kind}"
