@@ -61,7 +61,7 @@ python-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The Python tes
 	@echo "== pytest"
 	@$(BIN)/python -m pytest
 
-bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (a quarter of an hour; keep the machine quiet).
+bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (half an hour; keep the machine quiet).
 	@$(BIN)/attnflow bench --output benchmarks/results/peers-$$(date -u +%F).json --chart docs/images/peers.svg
 	@$(BIN)/python benchmarks/threads.py
 	@$(BIN)/python benchmarks/memory.py

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="small networks and few rounds: about a minute in all")
     parser.add_argument("--repeats", type=_count, metavar="N", help="rounds; the median counts (5; 3 if quick)")
     parser.add_argument(
-        "--seconds", type=_duration, metavar="S", help="what a library may take in one round (2; 0.05 if quick)"
+        "--seconds", type=_duration, metavar="S", help="what a library may take in one round (1; 0.05 if quick)"
     )
     parser.add_argument(
         "--algorithms",
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         "threads": 1,
         "algorithms": arguments.algorithms,
         "repeats": arguments.repeats or (3 if arguments.quick else 5),
-        "seconds": arguments.seconds if arguments.seconds is not None else 0.05 if arguments.quick else 2.0,
+        "seconds": arguments.seconds if arguments.seconds is not None else 0.05 if arguments.quick else 1.0,
     }
     options = {name: settings[name] for name in ("algorithms", "repeats", "seconds")}
     results: list[dict[str, Any]] = []
