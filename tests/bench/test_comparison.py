@@ -187,6 +187,13 @@ def test_too_large_a_network_is_left_out_by_name() -> None:
     assert bench.table(bench.make_report([alone], {})).splitlines()[2].endswith("- |")
 
 
+def test_nothing_to_measure_is_an_error() -> None:
+    with pytest.raises(InvalidArgumentError, match="repeats is 0; at least 1 round is needed"):
+        bench.compare(NETWORKS["encoder"], PEERS, repeats=0)
+    with pytest.raises(InvalidArgumentError, match="algorithms is empty"):
+        bench.compare(NETWORKS["encoder"], PEERS, algorithms=[])
+
+
 def test_figures_belong_together() -> None:
     result = bench.compare(NETWORKS["blocks"], PEERS, algorithms=["auto", "push_relabel"], repeats=3, seconds=0.0)
     rows = {row["name"]: row for row in result["results"]}

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CertificateError
+from ..errors import CertificateError, InvalidArgumentError
 from ..maxflow import Algorithm, Flows
 from .cases import Instance
 from .peers import Peer
@@ -59,9 +59,9 @@ def compare(
     ----------
     instance : Instance
     peers : sequence of Peer
-        At least one. Those that the network is too large for are left out.
+        Those that the network is too large for are left out.
     algorithms : sequence of "auto", "dinic" or "push_relabel"
-        attnflow's; the first is the one that is compared.
+        attnflow's, at least one; the first is the one that is compared.
     repeats : int
         Rounds, at least 1.
     seconds : float
@@ -78,6 +78,8 @@ def compare(
     ------
     CertificateError
         An answer of attnflow and a peer's differ.
+    InvalidArgumentError
+        No algorithm, or less than one round.
 
     Examples
     --------
@@ -87,6 +89,10 @@ def compare(
     >>> result["results"][0]["name"], result["results"][0]["sources"]
     ('attnflow', 8)
     """
+    if not algorithms:
+        raise InvalidArgumentError("algorithms is empty; at least one is needed")
+    if repeats < 1:
+        raise InvalidArgumentError(f"repeats is {repeats}; at least 1 round is needed")
     flows = {algorithm: instance.solve(algorithm=algorithm) for algorithm in algorithms}
     contenders = [_ours(instance, algorithm, flows[algorithm]) for algorithm in algorithms]
     able = [peer for peer in peers if instance.n_edges <= peer.MAX_EDGES]
