@@ -63,9 +63,9 @@ python-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The Python tes
 
 bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (half an hour; keep the machine quiet).
 	@$(BIN)/attnflow bench --output benchmarks/results/peers-$$(date -u +%F).json --chart docs/images/peers.svg
-	@$(BIN)/python benchmarks/threads.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/import_time.py
+	@$(BIN)/python benchmarks/threads.py
 
 growth: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## How time and memory grow with a text and with layers, and their chart.
 	@$(BIN)/python benchmarks/growth.py

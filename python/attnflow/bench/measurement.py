@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import CertificateError, InvalidArgumentError
 from ..maxflow import Algorithm, Flows
 from .cases import Instance
-from .peers import Peer
+from .peers import Graph, Peer
 
 __all__ = ["SEED", "compare"]
 
@@ -97,10 +97,11 @@ def compare(
     contenders = [_ours(instance, algorithm, flows[algorithm]) for algorithm in algorithms]
     able = [peer for peer in peers if instance.n_edges <= peer.MAX_EDGES]
     everyone = np.random.default_rng(SEED).permutation(instance.sizes[0]).tolist()
+    graph = instance.graph()
     for peer in able:
-        contender, sample, answers = _theirs(instance, peer, everyone, seconds)
-        for theirs in flows.values():
-            _check(instance, theirs, sample, answers, peer.NAME)
+        contender, sample, answers = _theirs(peer, graph, everyone, instance.sink_node, seconds)
+        for found in flows.values():
+            _check(instance, found, sample, answers, peer.NAME)
         contenders.append(contender)
 
     everything = np.concatenate([link.capacities.ravel() for link in instance.links])
@@ -139,10 +140,9 @@ def _ours(instance: Instance, algorithm: Algorithm, flows: Flows) -> _Contender:
 
 
 def _theirs(
-    instance: Instance, peer: Peer, everyone: Sequence[int], seconds: float
+    peer: Peer, graph: Graph, everyone: Sequence[int], sink: int, seconds: float
 ) -> tuple[_Contender, Sequence[int], list[int]]:
     """As many of `everyone`, from the front, as the peer solves in about `seconds`, and its answers for these."""
-    sink, graph = instance.sink_node, instance.graph()
     started = perf_counter()
     prepared = peer.prepare(graph)
     preparation = perf_counter() - started
