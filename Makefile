@@ -18,10 +18,12 @@ CPP_FILES = $(shell find cpp -name '*.hpp' -o -name '*.h' -o -name '*.cpp')
 
 # Models come from packages that pip installs; nothing is fetched from a model hub.
 export HF_HUB_OFFLINE := 1
+# Converted models, and the attention that benchmarks run on.
+export ATTNFLOW_CACHE ?= $(CURDIR)/.cache
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize python-test bench pictures setup clean distclean
+.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize python-test bench growth regression pictures setup clean distclean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,11 +61,17 @@ python-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The Python tes
 	@echo "== pytest"
 	@$(BIN)/python -m pytest
 
-bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (a quarter of an hour; keep the machine quiet).
-	@$(BIN)/python benchmarks/compare_peers.py
-	@$(BIN)/python benchmarks/plot_peers.py
+bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (half an hour; keep the machine quiet).
+	@$(BIN)/attnflow bench --output benchmarks/results/peers-$$(date -u +%F).json --chart docs/images/peers.svg
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/import_time.py
+	@$(BIN)/python benchmarks/threads.py
+
+growth: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## How time and memory grow with a text and with layers, and their chart.
+	@$(BIN)/python benchmarks/growth.py
+
+regression: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Has the kernel become slower? Instruction counts beside the committed ones.
+	@$(BIN)/python benchmarks/instructions.py --check
 
 pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures, the chart from the newest figures in benchmarks/results.
 	@$(BIN)/python examples/demo.py --picture docs/images/demo.svg

@@ -1,7 +1,7 @@
 """The peers as pytest-benchmark groups: `pytest benchmarks --benchmark-sort=mean`.
 
 One group a network; in it everybody solves the same eight sources to the same sink, attnflow from the float array on,
-the peers on a graph built beforehand, and the answers are compared. The figures of README come from compare_peers.py,
+the peers on a graph built beforehand, and the answers are compared. The figures of README come from `attnflow bench`,
 which solves all sources and larger networks.
 """
 
@@ -12,59 +12,57 @@ from typing import Any
 import numpy as np
 import pytest
 
-import attnflow
-from instances import ALL, Case, Instance, load
-from peers import Peer, peers
+import environment  # noqa: F401  (where the cache is)
+from attnflow import bench, maxflow
 
 SOURCES = 8
-CASES = [case for case in ALL if case.n == 128 or (case.n == 512 and case.calibration == "excess")]
-REFERENCE = peers()[0]
+CASES = [case for case in bench.CASES if case.model and (case.n == 128 or (case.n == 512 and "excess" in case.name))]
+PEERS, _ = bench.peers.find()
 
 _answers: dict[str, list[int]] = {}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name, scope="module")
-def instance(request: pytest.FixtureRequest) -> Instance:
-    case: Case = request.param
-    return load(case)
+def instance(request: pytest.FixtureRequest) -> bench.Instance:
+    case: bench.Case = request.param
+    if case.missing is not None:
+        pytest.skip(f"{case.name} needs {case.missing}")
+    return bench.load(case)
 
 
-def sources(instance: Instance) -> list[int]:
-    drawn: list[int] = np.random.default_rng(1).permutation(instance.case.n)[:SOURCES].tolist()
+def sources(instance: bench.Instance) -> list[int]:
+    drawn: list[int] = np.random.default_rng(1).permutation(instance.sizes[0])[:SOURCES].tolist()
     return drawn
 
 
-def reference(instance: Instance) -> list[int]:
-    name = instance.case.name
-    if name not in _answers:
-        graph = REFERENCE.prepare(instance.integers)
-        _answers[name] = [REFERENCE.solve(graph, source, instance.case.sink) for source in sources(instance)]
-    return _answers[name]
+def solve(peer: bench.peers.Peer, graph: Any, instance: bench.Instance) -> list[int]:
+    return [peer.solve(graph, source, instance.sink_node) for source in sources(instance)]
 
 
-def test_attnflow(benchmark: Any, instance: Instance) -> None:
-    benchmark.group = instance.case.name
+def reference(instance: bench.Instance) -> list[int]:
+    if instance.name not in _answers:
+        _answers[instance.name] = solve(PEERS[0], PEERS[0].prepare(instance.graph()), instance)
+    return _answers[instance.name]
+
+
+def test_attnflow(benchmark: Any, instance: bench.Instance) -> None:
+    benchmark.group = instance.name
     flows = benchmark(
-        attnflow.maxflow.layered,
-        instance.floats,
+        maxflow.layered,
+        [link.capacities for link in instance.links],
         sources=sources(instance),
-        sinks=[instance.case.sink],
+        sinks=[instance.sink],
         threads=1,
     )
     expected = np.ldexp(np.array(reference(instance), dtype=np.float64), -instance.exponent)
-    assert np.all((flows.lower[0] <= expected) & (expected <= flows.upper[0]))
-    np.testing.assert_allclose(flows.values[0], expected, rtol=0, atol=1e-8)
+    np.testing.assert_array_equal(flows.values[0], expected)
 
 
-@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.DISTRIBUTION)
-def test_peer(benchmark: Any, instance: Instance, peer: Peer) -> None:
-    if instance.edges > peer.MAX_EDGES // 10:  # here a peer has seconds, in compare_peers.py minutes
-        pytest.skip(f"{instance.edges} edges are too many for {peer.NAME}")
-    benchmark.group = instance.case.name
-    graph = peer.prepare(instance.integers)
-    answers = benchmark.pedantic(
-        lambda: [peer.solve(graph, source, instance.case.sink) for source in sources(instance)],
-        rounds=3,
-        warmup_rounds=1,
-    )
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.DISTRIBUTION)
+def test_peer(benchmark: Any, instance: bench.Instance, peer: bench.peers.Peer) -> None:
+    if instance.n_edges > peer.MAX_EDGES // 10:  # here a peer has seconds, in `attnflow bench` minutes
+        pytest.skip(f"{instance.n_edges} edges are too many for {peer.NAME}")
+    benchmark.group = instance.name
+    graph = peer.prepare(instance.graph())
+    answers = benchmark.pedantic(lambda: solve(peer, graph, instance), rounds=3, warmup_rounds=1)
     assert answers == reference(instance)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import attnflow
-from packaged_models import load_smollm2
+from attnflow.packaged_models import load_smollm2
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "When Mary and John went to the store, John gave a drink to"

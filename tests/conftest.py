@@ -53,7 +53,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct and its tokenizer, loaded once."""
-    from packaged_models import load_smollm2
+    from attnflow.packaged_models import load_smollm2
 
     return load_smollm2(ROOT / ".cache")
 
@@ -61,7 +61,7 @@ def smollm2() -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def minilm() -> tuple[Any, Any]:
     """all-MiniLM-L6-v2 and its tokenizer, loaded once."""
-    from packaged_models import load_minilm
+    from attnflow.packaged_models import load_minilm
 
     return load_minilm()
 

@@ -1,66 +1,194 @@
-"""The benchmarks' parts agree on small networks: a figure is worth nothing when somebody's answer is wrong."""
+"""The scripts of benchmarks/: what they measure, and that they fail when they should."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-import compare_peers
-import plot_peers
-from attnflow import instances, maxflow
-from instances import Case, Instance, quantised
-from peers import Peer, peers
+import fresh
+import growth
+import instructions
+import threads
+from attnflow import bench, instances
 
-NETWORKS = {
-    "encoder": instances.softmax(3, 9, seed=1),
-    "decoder": instances.peaked(4, 11, seed=2),
-    "dead ends": instances.disconnected(3, 8, seed=3),
-}
+# --- the baseline of instruction counts -----------------------------------------------------------------------------
 
 
-def instance(name: str) -> Instance:
-    capacities = NETWORKS[name]
-    integers, exponent = quantised(capacities)
-    n = capacities.shape[1]
-    return Instance(
-        Case("MiniLM", n, "none", n - 1), np.ldexp(integers.astype(np.float32), -exponent), integers, exponent
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What valgrind would count: 1000 for every network, unless a test changes it."""
+    chosen = dict.fromkeys(instructions.NETWORKS, 1000)
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: name)
+    monkeypatch.setattr(instructions, "counted_with", lambda: {"compiler": "c++ 1"})
+    monkeypatch.setattr(instructions, "count", lambda instance, algorithm, profile: chosen[instance.name])
+    return chosen
+
+
+def run(baseline: Path, *arguments: str) -> int:
+    return instructions.main(["--only", "n=64", "--baseline", str(baseline), *arguments])
+
+
+def test_a_count_that_grows_fails_the_check(
+    counts: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline.json"
+    assert run(baseline, "--update") == 0
+    stored = json.loads(baseline.read_text())
+    assert stored["counted_with"] == {"compiler": "c++ 1"}
+    assert set(stored["instructions"]) == {name for name in counts if "n=64" in name}
+    assert run(baseline, "--check") == 0
+    counts["peaked n=64"] = 1030
+    assert run(baseline, "--check") == 0
+    capsys.readouterr()
+    counts["peaked n=64"] = 1031
+    assert run(baseline, "--check") == 1
+    shown = capsys.readouterr()
+    assert "1.0310 x the baseline's" in shown.out
+    assert shown.err == "slower than the baseline by more than 3%, or not in it: peaked n=64\n"
+    assert run(baseline) == 0  # without --check it is a figure, and no verdict
+    counts["peaked n=64"] = 10
+    assert run(baseline, "--check") == 0
+    assert run(baseline, "--update", "--only", "peaked n=64") == 0
+    updated = json.loads(baseline.read_text())["instructions"]
+    assert updated == {**stored["instructions"], "peaked n=64": 10}
+
+
+def test_what_is_not_in_the_baseline_or_counted_otherwise_is_said(
+    counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline.json"
+    with pytest.raises(SystemExit, match="2"):
+        run(baseline, "--check")
+    assert "run --update first" in capsys.readouterr().err
+    assert run(baseline, "--update", "--only", "packed n=64") == 0
+    monkeypatch.setattr(instructions, "counted_with", lambda: {"compiler": "c++ 2"})
+    capsys.readouterr()
+    assert run(baseline, "--check") == 1
+    shown = capsys.readouterr()
+    assert "the baseline was counted with {'compiler': 'c++ 1'}, this is {'compiler': 'c++ 2'}" in shown.err
+    assert shown.out.count("not in the baseline") == len([name for name in counts if "n=64" in name]) - 1
+    with pytest.raises(SystemExit, match="2"):
+        run(baseline, "--only", "n=65")
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        run(baseline, "--check")
+    assert "valgrind is not installed" in capsys.readouterr().err
+
+
+def test_networks_of_models_that_are_not_here_are_left_out(
+    counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr("attnflow.packaged_models.missing", lambda model: f"pip install {model}")
+    baseline = tmp_path / "baseline.json"
+    assert run(baseline, "--update", "--only", "") == 0
+    assert "left out; it needs: pip install MiniLM" in capsys.readouterr().out
+    stored = json.loads(baseline.read_text())["instructions"]
+    assert set(stored) == {name for name in counts if not name.startswith(("MiniLM", "SmolLM2"))}
+    with pytest.raises(SystemExit, match="2"):
+        run(baseline, "--check", "--only", "MiniLM n=128")
+
+
+def test_the_committed_baseline_knows_the_networks(root: Path) -> None:
+    assert set(instructions.NETWORKS) <= {case.name for case in bench.CASES}
+    stored = json.loads((root / "benchmarks" / "baseline.json").read_text())
+    assert set(stored["instructions"]) <= set(instructions.NETWORKS)
+    assert stored["counted_with"]["compiler"]
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_valgrind_counts_a_solve() -> None:
+    (case,) = bench.select("one layer n=8")
+    assert 10_000 < instructions.count(bench.load(case)) < 5_000_000
+
+
+# --- growth ---------------------------------------------------------------------------------------------------------
+
+
+def test_exponents_are_slopes() -> None:
+    assert growth.exponent([2, 4, 8], [3 * 2**1.5, 3 * 4**1.5, 3 * 8**1.5]) == pytest.approx(1.5)
+    assert growth.exponent([2], [1]) is None
+
+
+def test_a_point_over_budget_ends_its_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(capacities: Any, sink: int, *, limit: float) -> fresh.Cost:
+        n = len(capacities[0])
+        assert sink == n - 1
+        if n * 0.1 > limit:
+            raise TimeoutError
+        return fresh.Cost(n * 0.1, n * n)
+
+    monkeypatch.setattr(fresh, "call", call)
+    series = growth.Series("a line", "n", (4, 8, 16, 32), lambda n: instances.softmax(1, n, seed=0))
+    result = growth.follow(series, budget=1.0)
+    assert [point["n"] for point in result["points"]] == [4, 8]
+    assert result["skipped"] == [16, 32]
+    assert result["exponents"] == pytest.approx({"seconds": 1.0, "solve_bytes": 2.0})
+    assert result["summary"] == (
+        "time ~ n^1.00, memory ~ n^2.00; n = 16 took longer than 1 s; larger ones left out: 32"
+    )
+    nothing = growth.follow(series, budget=0.1)
+    assert (
+        nothing["summary"]
+        == "too few points for an exponent; n = 4 took longer than 0.1 s; larger ones left out: 8, 16, 32"
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.DISTRIBUTION)
-def test_a_peer_and_attnflow_agree(peer: Peer, name: str) -> None:
-    network = instance(name)
-    everyone = list(range(network.case.n))
-    flows = maxflow.layered(network.floats, sinks=[network.case.sink], threads=1)
-    prepared = peer.prepare(network.integers)
-    answers = [peer.solve(prepared, source, network.case.sink) for source in everyone]
-    compare_peers.assert_equal(flows, network, everyone, answers, peer.NAME)
-    answers[0] += 1
-    with pytest.raises(AssertionError):
-        compare_peers.assert_equal(flows, network, everyone, answers, peer.NAME)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_quantised_capacities_fit_32_bits_and_survive_float32(scale: float) -> None:
-    capacities = instances.softmax(2, 50, seed=0) * np.float32(scale)
-    integers, exponent = quantised(capacities)
-    assert 2**29 < integers.sum(axis=2).max() < 2**31
-    np.testing.assert_array_equal(
-        np.ldexp(integers.astype(np.float32), -exponent).astype(np.float64) * 2.0**exponent, integers
-    )
-    assert np.all(np.abs(np.ldexp(integers.astype(np.float64), -exponent) - capacities) <= 2.0**-exponent)
-
-
-def test_the_chart_is_drawn_from_the_report(tmp_path: Path) -> None:
-    case = compare_peers.compare(instance("encoder"), ["auto"], repeats=1, seconds=0.0)
-    (title,) = list(plot_peers.PANELS)[:1]
-    chart = tmp_path / "peers.svg"
-    plot_peers.draw(json.loads(json.dumps({"cases": [{**case, "case": title}]})), chart)
+def test_growth_is_measured_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(growth, "LENGTHS", (4, 8))
+    monkeypatch.setattr(growth, "DEPTHS", (2, 4))
+    monkeypatch.setattr(growth, "POSITIONS", 8)
+    monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr("attnflow.packaged_models.missing", lambda model: "pip install it")
+    monkeypatch.setattr(fresh, "call", lambda capacities, sink, limit: fresh.Cost(capacities.size, capacities.nbytes))
+    output, chart = tmp_path / "growth.json", tmp_path / "growth.svg"
+    assert growth.main(["--output", str(output), "--chart", str(chart)]) == 0
+    assert "without SmolLM2: pip install it" in capsys.readouterr().err
+    report = json.loads(output.read_text())
+    slopes = [(series["name"], round(series["exponents"]["seconds"], 6)) for series in report["series"]]
+    assert slopes == [("peaked, 12 layers", 2.0), ("softmax, 12 layers", 2.0), ("softmax, 8 positions", 1.0)]
     shown = " ".join(ElementTree.parse(chart).getroot().itertext())
-    assert all(peer.NAME in shown for peer in peers())
-    assert case["fastest_peer"] in compare_peers.table([case])
+    assert shown.count("softmax, 8 positions: ~ L^1.0") == 2
+    assert "megabytes beside the array" in shown
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone says how much memory was used")
+def test_one_call_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
+    cost = fresh.call(instances.softmax(2, 64, seed=0), 63)
+    assert 0 < cost.seconds < 10
+    assert 0 <= cost.n_bytes < 10_000_000
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TimeoutError, match=r"not done after 0.01 seconds"):
+        fresh.call(instances.softmax(2, 64, seed=0), 63, limit=0.01)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_threads_are_compared_on_equal_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = threads.load("peaked n=64")
+    row = threads.speed_up(instance, repeats=1)
+    assert row["times_as_fast"] == pytest.approx(row["seconds"][0] / row["seconds"][1])
+    solve = bench.Instance.solve
+
+    def differing(self: bench.Instance, *, threads: int) -> Any:
+        return solve(self._replace(sink=threads))
+
+    monkeypatch.setattr(bench.Instance, "solve", differing)
+    with pytest.raises(SystemExit, match="peaked n=64: values differ between one thread and two"):
+        threads.speed_up(instance, repeats=1)
+
+
+def test_all_pairs_are_counted() -> None:
+    row = threads.all_pairs("small", np.asarray(instances.softmax(2, 8, seed=0)))
+    assert row["pairs"] == 64
+    assert row["seconds"] > 0

@@ -12,7 +12,7 @@ from .errors import AttnflowError
 from .network import Network
 
 if TYPE_CHECKING:
-    from . import capture
+    from . import bench, capture
     from .attribution import Attribution
     from .explain import explain
 
@@ -24,6 +24,7 @@ __all__ = [
     "Network",
     "__version__",
     "baselines",
+    "bench",
     "capture",
     "errors",
     "explain",
@@ -39,8 +40,8 @@ def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
         value = import_module("importlib.metadata").version(__name__)
-    elif name == "capture":
-        value = import_module(".capture", __name__)
+    elif name in ("bench", "capture"):
+        value = import_module(f".{name}", __name__)
     elif name in _LAZY:
         value = getattr(import_module(_LAZY[name], __name__), name)
     else:

@@ -18,8 +18,9 @@ class Frozen:
     """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+        held = vars(self)  # past __setattr__, which refuses
+        for name, value in held.items():
+            held[name] = _frozen(value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = (getattr(self, field.name) for field in fields(self))

@@ -32,6 +32,8 @@ def items(value: Any, name: str, rule: str) -> list[Any]:
 
 def integer(value: Any, name: str, *, low: float = -math.inf, high: float = math.inf) -> int:
     """As an int, Python's, numpy's or torch's; a bool is none."""
+    if type(value) is int and low <= value <= high:  # what nearly all are: a small network has hardly more to solve
+        return value
     plain = value.item() if getattr(value, "ndim", None) == 0 else value
     if not isinstance(plain, bool):
         with suppress(TypeError):
@@ -63,9 +65,10 @@ def distinct(given: Any, name: str, size: int, of: str, noun: str = "node") -> l
 
 def groups(given: Any, name: str, size: int, block: int) -> list[list[int]]:
     """Positions of one block: one, or a sequence of positions and of sets of them, a list for each."""
+    of = f"block {block}"
 
     def read(value: Any, where: str) -> int:
-        return as_position(value, where, size, f"block {block}")
+        return as_position(value, where, size, of)
 
     return _groups(given, name, read, lambda value: not is_many(value), "a position, or several")
 
@@ -75,6 +78,8 @@ def node_groups(given: Any, name: str, sizes: Sequence[int]) -> list[list[Node]]
     rule = "a node, the pair (block, position)"
 
     def is_node(value: Any) -> bool:
+        if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+            return True
         pair = isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and len(value) == 2
         return pair and not any(map(is_many, value))
 

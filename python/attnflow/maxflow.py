@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -275,7 +276,7 @@ def layered(
     layers = _layers(capacities)
     top, size = len(layers), layers[0].capacities.shape[1]
     sizes = [size, *(layer.capacities.shape[0] for layer in layers)]
-    givers = groups(range(size) if sources is None else sources, "sources", size, 0)
+    givers = [[position] for position in range(size)] if sources is None else groups(sources, "sources", size, 0)
     receivers = groups(sinks, "sinks", sizes[top], top)
     return _solve(
         sizes,
@@ -360,7 +361,7 @@ def _solve(
     sinks: list[list[Node]],
     options: dict[str, Any],
 ) -> Flows:
-    first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    first = [0, *accumulate(sizes)]
     givers, receivers = (
         [[first[block] + position for block, position in group] for group in joined] for joined in (sources, sinks)
     )

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-import packaged_models  # noqa: E402
+from attnflow import packaged_models  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
 
 pytestmark = pytest.mark.real_model

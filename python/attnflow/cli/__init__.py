@@ -1,4 +1,4 @@
-"""The command line: ``attnflow explain`` and ``attnflow show``. One file a command: parse, call, print."""
+"""The command line, ``attnflow explain``, ``show`` and ``bench``. One file a command: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attnflow
 
-from . import explain, show
+from . import bench, explain, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     explain.add(commands)
     show.add(commands)
+    bench.add(commands)
     return parser
 
 

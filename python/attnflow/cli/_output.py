@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import attnflow
 
-__all__ = ["add_save", "give", "require_packages"]
+__all__ = ["add_save", "give", "require_packages", "writable"]
 
 _SUFFIXES = (".html", ".json", ".npz", ".svg")
 _HOLD_SEVERAL = (".html", ".svg")
@@ -21,7 +21,7 @@ def add_save(parser: argparse.ArgumentParser) -> None:
     """Describe ``--save`` to argparse."""
     parser.add_argument(
         "--save",
-        type=_file,
+        type=writable(*_SUFFIXES),
         action="append",
         default=[],
         metavar="FILE",
@@ -45,15 +45,21 @@ def give(result: attnflow.Attribution, others: Sequence[attnflow.Attribution], p
         print(f"wrote {path}", file=sys.stderr)
 
 
-def _file(value: str) -> Path:
-    """A file that can be written, as far as can be told beforehand."""
-    path = Path(value)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{value!r} must end in one of {', '.join(_SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{value!r} is in a folder that cannot be written to")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{value!r} is a folder")
-    return path
+def writable(*suffixes: str) -> Callable[[str], Path]:
+    """What reads an argument as a file of some kinds that can be written, as far as can be told beforehand."""
+
+    def file(value: str) -> Path:
+        path = Path(value)
+        if path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(
+                f"{value!r} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}"
+            )
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
+        if not os.access(path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{value!r} is in a folder that cannot be written to")
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{value!r} is a folder")
+        return path
+
+    return file
