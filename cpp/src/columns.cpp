@@ -15,7 +15,7 @@ bool ColumnFlow::find_layers(std::uint32_t source_block, std::uint32_t sink_bloc
     for (std::size_t i = 0; i < queue.size() && via[sink_block] == none; ++i)
         for (const std::uint32_t e : net.links_out_of(queue[i])) {
             const Link& link = net.links()[e];
-            if (link.diagonal || net.size(link.receiver) != net.size(source_block) || link.receiver == source_block ||
+            if (link.diagonal() || net.size(link.receiver) != net.size(source_block) || link.receiver == source_block ||
                 via[link.receiver] != none)
                 continue;
             via[link.receiver] = e;

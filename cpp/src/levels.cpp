@@ -84,7 +84,7 @@ std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sourc
 void Levels::expand(const Residual& residual, std::size_t level, std::uint32_t block) {
     for (const std::uint32_t e : network_.links_out_of(block)) {
         if (all_visited(network_.links()[e].receiver)) continue;
-        if (network_.links()[e].diagonal)
+        if (network_.links()[e].diagonal())
             expand_diagonal(residual, level, block, e);
         else
             expand_dense(residual, level, block, e);
@@ -163,7 +163,7 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
         Word* to = &reached[net.first_word(link.receiver)];
         const std::size_t receivers = net.size(link.receiver);
         bool any = false;
-        if (link.diagonal) {
+        if (link.diagonal()) {
             for (std::size_t w = 0; w < net.words(link.giver); ++w)
                 for_each_bit(from[w], w * word_bits, [&](std::size_t k) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
@@ -224,7 +224,7 @@ std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vec
             const std::size_t n = net.words(link.giver);
             for (std::size_t v = 0; v < net.words(link.receiver); ++v)
                 for_each_bit(frontier[to + v], v * word_bits, [&](std::size_t j) {
-                    if (link.diagonal) {
+                    if (link.diagonal()) {
                         const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
                         if (k < 0 || k >= static_cast<std::int64_t>(net.size(link.giver))) return;
                         const auto giver = static_cast<std::size_t>(k);

@@ -31,6 +31,7 @@
 #include "attnflow/errors.hpp"
 #include "columns.hpp"
 #include "dinic.hpp"
+#include "dropped.hpp"
 #include "push_relabel.hpp"
 #include "sink_cuts.hpp"
 
@@ -89,7 +90,7 @@ Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Quer
             for (const std::uint32_t e : net.links_into(net.block_of(node))) {
                 const Link& link = net.links()[e];
                 into += survey.row_sum[net.first_row(e) + net.position_of(node)];
-                edges_into += link.diagonal ? 1 : net.size(link.giver);
+                edges_into += link.diagonal() ? 1 : net.size(link.giver);
             }
         bound = std::max(bound, into);
         edges = std::max(edges, edges_into);
@@ -117,6 +118,7 @@ struct Bound {
 struct Job {
     const Network& network;
     const CapacityIndex& capacities;
+    const Dropped& dropped;
     const Query& query;
     const Options& options;
     Answer& answer;
@@ -161,6 +163,7 @@ class Worker {
         : job_(job),
           net_(job.network),
           capacities_(job.capacities),
+          dropped_(job.dropped),
           pulse_(pulse),
           residual_(capacities_),
           levels_(net_),
@@ -170,6 +173,11 @@ class Worker {
         else
             solver_ = std::make_unique<Dinic>();
         if (job.answer.statistics.algorithm == Algorithm::dinic) columns_.emplace(capacities_);
+        if (!dropped_.any()) return;
+        everyone_.assign(net_.n_words(), 0);
+        for (std::size_t b = 0; b < net_.n_blocks(); ++b)
+            for (std::size_t w = 0; w < net_.words(b); ++w)
+                everyone_[net_.first_word(b) + w] = word_of_all(w, net_.size(b));
     }
 
     void run() {
@@ -194,6 +202,10 @@ class Worker {
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
         cuts_.clear();
+        if (!dropped_.any()) return;
+        without_sinks_ = everyone_;
+        for (std::size_t w = 0; w < net_.n_words(); ++w) without_sinks_[w] &= ~terminals_.sinks[w];
+        all_into_sinks_ = whole(into_sinks(everyone_), without_sinks_);
     }
 
     std::string describe(const std::vector<Node>& nodes) const {
@@ -202,8 +214,8 @@ class Worker {
                std::to_string(net_.block_of(nodes[0]));
     }
 
-    // What leaves the sources into nodes that reach the sink.
-    Bound out_of_sources() const {
+    // What leaves the sources into nodes of `towards`.
+    Bound out_of_sources(const std::vector<Word>& towards) const {
         Bound bound;
         for (const Node node : terminals_.source_nodes) {
             const std::uint32_t block = net_.block_of(node);
@@ -214,15 +226,15 @@ class Worker {
                 const auto add = [&](std::size_t j) {
                     if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
                 };
-                if (link.diagonal) {
+                if (link.diagonal()) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
                     if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
-                        test_bit(&reaching_[first], static_cast<std::size_t>(j)))
+                        test_bit(&towards[first], static_cast<std::size_t>(j)))
                         add(static_cast<std::size_t>(j));
                     continue;
                 }
                 for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
-                    for_each_bit(reaching_[first + w], w * word_bits, add);
+                    for_each_bit(towards[first + w], w * word_bits, add);
             }
         }
         return bound;
@@ -241,7 +253,7 @@ class Worker {
                 const auto add = [&](std::size_t k) {
                     if (!test_bit(&terminals_.sinks[first], k)) bound.add(capacities_, e, j, k);
                 };
-                if (link.diagonal) {
+                if (link.diagonal()) {
                     const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
                     if (k >= 0 && k < static_cast<std::int64_t>(net_.size(link.giver)) &&
                         test_bit(&reached[first], static_cast<std::size_t>(k)))
@@ -254,6 +266,34 @@ class Worker {
             }
         }
         return bound;
+    }
+
+    // Of all edges that leave a set of nodes, dropped ones included, given those that were kept; `enough`: more is not of
+    // interest.
+    Units whole(const Bound& kept, const std::vector<Word>& source_side, Units enough = unbounded) const {
+        const Units units = saturating_sum(kept.units, static_cast<Units>(kept.rounded + capacities_.n_vanished()));
+        return units >= enough ? enough : std::min(enough, saturating_sum(units, dropped_.across(source_side)));
+    }
+
+    // Bounds the flow through all edges, dropped ones included, by the candidates that dropped.hpp names. `cut`: nearest
+    // the sources, what explore() found, where the flow is limited at neither end.
+    Units upper_of_all(const Bound& out, const Bound& in, const CutCapacity* cut) {
+        Units least = std::min(all_into_sinks_, whole(out_of_sources(everyone_), terminals_.sources));
+        const auto consider = [&](const Bound& kept, auto&& word) {
+            side_.resize(net_.n_words());
+            for (std::size_t w = 0; w < side_.size(); ++w) side_[w] = word(w);
+            least = whole(kept, side_, least);
+        };
+        consider(out, [&](std::size_t w) { return terminals_.sources[w] | (everyone_[w] & ~reaching_[w]); });
+        consider(in, [&](std::size_t w) { return reached_[w] & ~terminals_.sinks[w]; });
+        if (cut == nullptr) return least;
+        least = std::min(least, saturating_sum(saturating_sum(cut->units, static_cast<Units>(cut->rounded)),
+                                               dropped_.across(levels_.visited())));
+        const std::vector<Word> sink_side = nodes_reaching(residual_, terminals_.sinks);
+        for (std::size_t w = 0; w < side_.size(); ++w) side_[w] = everyone_[w] & ~sink_side[w];
+        const CutCapacity last = cut_capacity(capacities_, side_);
+        return std::min(least, saturating_sum(saturating_sum(last.units, static_cast<Units>(last.rounded)),
+                                              dropped_.across(side_)));
     }
 
     // Explores everything the sources reach in the residual network: after a maximum flow, the source side of the
@@ -270,7 +310,7 @@ class Worker {
         terminals_.sources = node_set(net_, terminals_.source_nodes);
         residual_.reset();
 
-        const Bound out = out_of_sources();
+        const Bound out = out_of_sources(reaching_);
         nodes_reached(capacities_, terminals_.sources, reached_);
         const Bound in = into_sinks(reached_);
         terminals_.useless.resize(net_.n_words());
@@ -282,8 +322,8 @@ class Worker {
         Units value = 0;
         if (columns_ && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
             columns_->promising()) {
-            const bool keep =
-                options.cuts || options.check || options.flows || (options.bottlenecks && bound < at_terminals);
+            const bool keep = options.cuts || options.check || options.flows ||
+                              ((options.bottlenecks || dropped_.any()) && bound < at_terminals);
             const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
             value = columns_->fill(from, to, reached_, bound, keep);
             if (value < bound || keep) columns_->load(residual_);
@@ -295,7 +335,8 @@ class Worker {
                                 ") through unbounded edges alone");
 
         const bool at_terminal = value == at_terminals, known = value == bound;
-        const bool need_cut = options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks));
+        const bool need_cut =
+            options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks || dropped_.any()));
         if (known && !at_terminal) cuts_.confirm();
         CutCapacity cut;
         if (need_cut) {
@@ -313,7 +354,8 @@ class Worker {
                                                            : in.rounded + capacities_.n_vanished();
         if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
-        job_.answer.upper[pair] = value + static_cast<Units>(rounded);
+        job_.answer.upper[pair] =
+            dropped_.any() ? upper_of_all(out, in, at_terminal ? nullptr : &cut) : value + static_cast<Units>(rounded);
         if (options.bottlenecks)
             job_.answer.bottleneck[pair] =
                 value == 0           ? static_cast<std::int32_t>(nowhere)
@@ -335,6 +377,7 @@ class Worker {
     Job& job_;
     const Network& net_;
     const CapacityIndex& capacities_;
+    const Dropped& dropped_;
     Pulse& pulse_;
     Residual residual_;
     Levels levels_;
@@ -344,6 +387,8 @@ class Worker {
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
     SinkCuts cuts_;
+    std::vector<Word> everyone_, without_sinks_, side_;  // where something was dropped
+    Units all_into_sinks_ = 0;
 };
 
 }  // namespace
@@ -363,6 +408,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     Answer answer;
     answer.quantum = quantum_for(network, survey, query);
     const CapacityIndex capacities(network, survey, answer.quantum, pause);
+    const Dropped dropped(capacities);
 
     answer.value.assign(pairs, 0);
     answer.upper.assign(pairs, 0);
@@ -370,10 +416,10 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     if (options.cuts) answer.source_side.assign(pairs * network.n_words(), 0);
     answer.statistics.algorithm = options.algorithm == Algorithm::automatic ? Algorithm::dinic : options.algorithm;
     answer.statistics.edges = network.n_edges();
-    answer.statistics.index_bytes = capacities.bytes();
+    answer.statistics.index_bytes = capacities.bytes() + dropped.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, query, options, answer};
+    Job job{network, capacities, dropped, query, options, answer};
     std::mutex mutex;
     std::exception_ptr failure;
     const auto work = [&](Pulse& pulse) {
