@@ -322,7 +322,10 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
         const std::size_t givers = network.size(link.giver);
         const bool straight = link.offset == 0 && givers == network.size(link.receiver);
         if (straight)
-            for (std::size_t k = 0; k < givers; ++k) index.straight.push_back(read(link, k, k));
+            for (std::size_t k = 0; k < givers; ++k) {
+                const std::byte* where = entry(link, k, k);
+                index.straight.push_back(where != nullptr ? read(link.scalar, where) : 0);
+            }
         if (straight && !link.diagonal()) {
             index.straight_bits.assign(index.words, 0);
             for (std::size_t k = 0; k < givers; ++k)
@@ -387,6 +390,14 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
             }
         });
     }
+}
+
+Units CapacityIndex::read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const {
+    const Link& view = network_.links()[link];
+    // A bit is found sooner than an entry, and most are not set.
+    if (view.storage == Storage::sparse && !test_bit(bits(n_scales - 1, link, receiver), giver)) return 0;
+    const std::byte* where = entry(view, receiver, giver);
+    return where != nullptr ? read(view.scalar, where) : 0;
 }
 
 bool CapacityIndex::exact(std::size_t link, std::size_t receiver, std::size_t giver) const {

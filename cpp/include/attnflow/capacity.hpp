@@ -115,9 +115,8 @@ class CapacityIndex {
         const LinkIndex& index = index_[link];
         if (receiver == giver && !index.straight.empty()) return index.straight[giver];
         const Link& view = network_.links()[link];
-        // A bit is found sooner than an entry, and most are not set.
-        if (view.storage == Storage::sparse && !test_bit(bits(n_scales - 1, link, receiver), giver)) return 0;
-        return read(view, receiver, giver);
+        return view.storage == Storage::strided ? read(view.scalar, entry_of_strided(view, receiver, giver))
+                                                : read_stored(link, receiver, giver);
     }
 
     /// q of the edges into one receiver of a matrix from givers first ... first + n - 1.
@@ -160,7 +159,8 @@ class CapacityIndex {
         std::vector<Word> straight_bits;  // straight[k] > 0; matrices only
         std::vector<Range> extents;       // [receiver / 64]; matrices only
     };
-    Units read(const Link& link, std::size_t receiver, std::size_t giver) const;
+    Units read(Scalar scalar, const std::byte* where) const;
+    Units read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const;
 
     const Network& network_;
     Quantum quantum_;
@@ -171,10 +171,8 @@ class CapacityIndex {
     std::uint64_t n_vanished_ = 0;
 };
 
-inline Units CapacityIndex::read(const Link& link, std::size_t receiver, std::size_t giver) const {
-    const std::byte* where = entry(link, receiver, giver);
-    if (where == nullptr) return 0;
-    switch (link.scalar) {
+inline Units CapacityIndex::read(Scalar scalar, const std::byte* where) const {
+    switch (scalar) {
         case Scalar::float32: return quantum_.floor(static_cast<double>(load<float>(where)));
         case Scalar::float64: return quantum_.floor(load<double>(where));
         case Scalar::int32: return load<std::int32_t>(where);

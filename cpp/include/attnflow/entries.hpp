@@ -24,12 +24,17 @@ inline std::size_t bytes_of(Scalar scalar) { return scalar == Scalar::float64 ||
 /// Entries of a triangle before row j.
 constexpr std::size_t before_row(std::size_t j) { return j * (j + 1) / 2; }
 
+/// The first byte of an entry of a strided link.
+inline const std::byte* entry_of_strided(const Link& link, std::size_t receiver, std::size_t giver) {
+    return link.data + static_cast<std::ptrdiff_t>(receiver) * link.row_stride +
+           static_cast<std::ptrdiff_t>(giver) * link.column_stride;
+}
+
 /// The first byte of an entry, or nullptr where it is not stored. Of a diagonal, `giver` alone counts.
 inline const std::byte* entry(const Link& link, std::size_t receiver, std::size_t giver) {
-    const auto column = static_cast<std::ptrdiff_t>(giver) * link.column_stride;
     switch (link.storage) {
-        case Storage::strided: return link.data + static_cast<std::ptrdiff_t>(receiver) * link.row_stride + column;
-        case Storage::diagonal: return link.data + column;
+        case Storage::strided: return entry_of_strided(link, receiver, giver);
+        case Storage::diagonal: return entry_of_strided(link, 0, giver);
         case Storage::triangle:
             return giver > receiver ? nullptr : link.data + (before_row(receiver) + giver) * bytes_of(link.scalar);
         case Storage::sparse: break;
