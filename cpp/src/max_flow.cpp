@@ -8,6 +8,9 @@
 // nodes that reach the sink, and what enters the sink from nodes the source reaches. On real attention the answer nearly
 // always equals one of them; a solve that gets there stops without a last search, and its bottleneck is known.
 //
+// Where edges were dropped, all that is about the kept ones, and the upper bound of the whole network is found apart, once a
+// pair is solved (dropped.hpp).
+//
 // Threads take pairs from one counter, sink by sink. What a thread learned from earlier pairs makes later ones faster, and
 // changes no answer: a maximum is a maximum, the minimum cut nearest the source is one. The calling thread works too, and
 // is the only one that talks to the monitor.

@@ -22,7 +22,7 @@ from . import _core
 from ._frozen import Frozen
 from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import SparseMatrix, Stored, TriangularMatrix, entries, from_scipy, place
+from .storage import SparseMatrix, Stored, TriangularMatrix, as_array, as_capacities, entries, from_scipy, place
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
 
@@ -418,34 +418,11 @@ def _available_processors() -> int:
 # --- capacities -------------------------------------------------------------------------------------------------------
 
 
-def _as_matrix(value: Any, name: str) -> Any:
-    """As an array, or as a matrix of a storage of its own."""
-    stored = from_scipy(value, name)
-    return stored if isinstance(stored, Stored) else _as_array(value, name)
-
-
-def _as_array(value: Any, name: str) -> NDArray[Any]:
-    if isinstance(value, np.ma.MaskedArray):
-        raise InvalidCapacityError(f"{name} is a masked array; the mask would be lost: use .filled(0)")
-    if callable(getattr(value, "detach", None)):  # a torch tensor: its gradient is no business of a flow
-        value = value.detach()
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InvalidCapacityError(
-            f"{name} has dtype {array.dtype} and shape {array.shape}; capacities must be float16, float32, float64 or "
-            "integers"
-        )
-    return array
-
-
 def _layers(capacities: Any) -> list[_Edges]:
     if isinstance(capacities, Sequence):
-        matrices = [_as_matrix(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
+        matrices = [as_capacities(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
-        array = _as_array(capacities, "capacities")
+        array = as_array(capacities, "capacities")
         if array.ndim != 3 or array.shape[1] != array.shape[2]:
             raise InvalidCapacityError(
                 f"capacities has shape {array.shape}; it must be (layers, n, n), or a sequence of matrices"
@@ -475,7 +452,7 @@ def _links(links: Any, sizes: list[int]) -> list[_Edges]:
         receiver = integer(link.receiver, f"the block links[{e}].receiver", low=0, high=len(sizes) - 1)
         offset = integer(link.offset, f"links[{e}].offset", low=-_LONGEST_BLOCK, high=_LONGEST_BLOCK)
         name = f"links[{e}].capacities"
-        array = _as_matrix(link.capacities, name)
+        array = as_capacities(link.capacities, name)
         if offset and array.ndim != 1:
             raise InvalidArgumentError(f"links[{e}].offset is {offset}, but only a diagonal (1-d) may have one")
         if giver == receiver and array.ndim != 1:

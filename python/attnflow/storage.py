@@ -19,7 +19,16 @@ from ._frozen import Frozen
 from ._positions import integer
 from .errors import AttnflowError, InvalidArgumentError, InvalidCapacityError
 
-__all__ = ["SparseMatrix", "Stored", "TriangularMatrix", "entries", "from_scipy", "place"]
+__all__ = [
+    "SparseMatrix",
+    "Stored",
+    "TriangularMatrix",
+    "as_array",
+    "as_capacities",
+    "entries",
+    "from_scipy",
+    "place",
+]
 
 Array = NDArray[Any]
 
@@ -365,6 +374,30 @@ def place(capacities: Any, index: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(index, capacities.shape))
 
 
+def as_capacities(given: Any, name: str) -> Any:
+    """As an array, or as a matrix of a storage of its own."""
+    stored = from_scipy(given, name)
+    return stored if isinstance(stored, Stored) else as_array(stored, name)
+
+
+def as_array(given: Any, name: str) -> Array:
+    """As an array of a real dtype of 64 bits at most."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise InvalidCapacityError(f"{name} is a masked array; the mask would be lost: use .filled(0)")
+    if callable(getattr(given, "detach", None)):  # a torch tensor: its gradient is no business of a flow
+        given = given.detach()
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise InvalidCapacityError(
+            f"{name} has dtype {array.dtype} and shape {array.shape}; capacities must be float16, float32, float64 or "
+            "integers"
+        )
+    return array
+
+
 def from_scipy(given: Any, name: str) -> Any:
     """A scipy.sparse matrix or array as a SparseMatrix; anything else as it is. scipy is never imported."""
     if not callable(getattr(given, "tocsr", None)):
@@ -404,17 +437,7 @@ def _matrix(given: Any) -> Array:
 
 
 def _real(given: Any, name: str) -> Array:
-    if callable(getattr(given, "detach", None)):  # a torch tensor, on any device
-        given = given.detach().cpu()
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InvalidCapacityError(
-            f"{name} has dtype {array.dtype} and shape {array.shape}; capacities must be float16, float32, float64 or "
-            "integers"
-        )
+    array = as_array(given, name)
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
