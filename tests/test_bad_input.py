@@ -261,7 +261,7 @@ def test_layers_of_different_sizes(function):
     with refused(InvalidCapacityError, "layer 1", r"\(4, 4\)", "3"):
         function([np.eye(3), np.eye(4)])
     with refused(InvalidCapacityError, "layer 1", r"\(2, 4, 4\)", "3"):
-        function([np.ones((2, 3, 3)), np.ones((2, 4, 4))])
+        function([np.tril(np.ones((2, n, n))) for n in (3, 4)])
 
 
 @pytest.mark.parametrize("function", [maxflow.layered, baselines.rollout, baselines.widest_path])

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,23 +41,62 @@ Scalar scalar_of(const py::array& array) {
                           py::str(array.dtype()).cast<std::string>());
 }
 
-// (giver, receiver, array, offset): a matrix (n_receiver, n_giver), or a vector (n_giver,) for a diagonal.
+// A contiguous array of n entries of T, or nullptr for None.
+template <class T>
+const T* data_of(const py::object& given, std::size_t n) {
+    if (given.is_none()) return nullptr;
+    if (!py::isinstance<py::array_t<T, py::array::c_style>>(given))
+        throw InvalidArgument("an array of a sparse link has the wrong type");
+    const auto array = given.cast<py::array_t<T, py::array::c_style>>();
+    if (array.ndim() != 1 || static_cast<std::size_t>(array.size()) != n)
+        throw InvalidArgument("an array of a sparse link has " + std::to_string(array.size()) + " entries, not " +
+                              std::to_string(n));
+    return array.data();
+}
+
+// (giver, receiver, array, offset, storage). storage None: a matrix (n_receiver, n_giver), or a vector (n_giver,) for a
+// diagonal. Else the array holds stored entries, contiguous: True: a triangle's; (starts, columns, dropped_in, dropped_out,
+// causal): a sparse matrix's.
 Link link_of(const py::tuple& fields, const std::vector<std::uint32_t>& sizes) {
     Link link;
     link.giver = fields[0].cast<std::uint32_t>();
     link.receiver = fields[1].cast<std::uint32_t>();
     const auto array = fields[2].cast<py::array>();
     link.offset = fields[3].cast<std::int64_t>();
+    const auto storage = fields[4].cast<py::object>();
+    const bool sparse = py::isinstance<py::tuple>(storage);
     link.scalar = scalar_of(array);
     link.data = static_cast<const std::byte*>(array.data());
-    link.diagonal = array.ndim() == 1;
+    link.storage = sparse               ? Storage::sparse
+                   : !storage.is_none() ? Storage::triangle
+                   : array.ndim() == 1  ? Storage::diagonal
+                                        : Storage::strided;
     if (link.giver >= sizes.size() || link.receiver >= sizes.size()) return link;  // Network names the fault
-    const auto givers = static_cast<py::ssize_t>(sizes[link.giver]);
-    const auto receivers = static_cast<py::ssize_t>(sizes[link.receiver]);
-    const bool fits = link.diagonal ? array.shape(0) == givers
-                                    : array.ndim() == 2 && array.shape(0) == receivers && array.shape(1) == givers;
-    if (!fits) throw InvalidArgument("the capacities of a link do not fit its blocks");
-    link.row_stride = link.diagonal ? 0 : array.strides(0);
+    const std::size_t givers = sizes[link.giver], receivers = sizes[link.receiver];
+    const auto has = [&](std::size_t axis, std::size_t n) {
+        const auto i = static_cast<py::ssize_t>(axis);
+        return array.ndim() > i && static_cast<std::size_t>(array.shape(i)) == n;
+    };
+    bool fits = array.ndim() == (link.storage == Storage::strided ? 2 : 1);
+    switch (link.storage) {
+        case Storage::strided: fits = fits && has(0, receivers) && has(1, givers); break;
+        case Storage::diagonal: fits = fits && has(0, givers); break;
+        case Storage::triangle: fits = fits && has(0, before_row(givers)); break;
+        case Storage::sparse: {
+            const auto rest = storage.cast<py::tuple>();
+            link.starts = data_of<std::int64_t>(rest[0], receivers + 1);
+            link.columns = data_of<std::uint32_t>(rest[1], static_cast<std::size_t>(array.size()));
+            link.dropped_in = data_of<double>(rest[2], receivers);
+            link.dropped_out = data_of<double>(rest[3], givers);
+            link.dropped_causal = rest[4].cast<bool>();
+            fits = fits && link.starts != nullptr && link.starts[receivers] == array.size();
+            break;
+        }
+    }
+    const bool in_turn = link.storage == Storage::triangle || link.storage == Storage::sparse;
+    if (!fits || (in_turn && (array.flags() & py::array::c_style) == 0))
+        throw InvalidArgument("the capacities of a link do not fit its blocks");
+    link.row_stride = link.storage == Storage::strided ? array.strides(0) : 0;
     link.column_stride = array.strides(array.ndim() - 1);
     return link;
 }
@@ -109,7 +149,9 @@ py::dict solve_arrays(const std::vector<std::uint32_t>& sizes, const std::vector
     py::dict out;
     out["values"] = as_floats(answer.value, shape, [&](Units units) { return quantum.nearest(units); });
     out["lower"] = as_floats(answer.value, shape, [&](Units units) { return quantum.lower(units); });
-    out["upper"] = as_floats(answer.upper, shape, [&](Units units) { return quantum.upper(units); });
+    out["upper"] = as_floats(answer.upper, shape, [&](Units units) {
+        return units < unbounded ? quantum.upper(units) : std::numeric_limits<double>::infinity();
+    });
     if (bottlenecks) out["bottlenecks"] = give(std::move(answer.bottleneck), shape);
     if (cuts)
         out["source_sides"] =

@@ -68,11 +68,30 @@ bool is_exact(std::int64_t c, int exponent) {
     return exponent >= 0 || q == unbounded || (q == 0 ? c == 0 : q << -exponent == c);
 }
 
+// The first byte of an entry; nullptr where there is none, of capacity 0.
+const std::byte* place_of(const Link& link, std::size_t receiver, std::size_t giver) {
+    const std::ptrdiff_t item = link.scalar == Scalar::float64 || link.scalar == Scalar::int64 ? 8 : 4;
+    const auto j = static_cast<std::ptrdiff_t>(receiver), k = static_cast<std::ptrdiff_t>(giver);
+    switch (link.storage) {
+        case Storage::strided: return link.data + j * link.row_stride + k * link.column_stride;
+        case Storage::diagonal: return link.data + k * link.column_stride;
+        case Storage::triangle: {
+            std::ptrdiff_t before = 0;
+            for (std::ptrdiff_t row = 0; row < j; ++row) before += row + 1;
+            return k <= j ? link.data + (before + k) * item : nullptr;
+        }
+        case Storage::sparse: break;
+    }
+    for (std::int64_t i = link.starts[j]; i < link.starts[j + 1]; ++i)
+        if (link.columns[i] == giver) return link.data + i * item;
+    return nullptr;
+}
+
 // Calls visit with the value of an entry, as a double or as an int64.
 template <class Visit>
 auto with_value(const Link& link, std::size_t receiver, std::size_t giver, Visit&& visit) {
-    const std::byte* where = link.data + static_cast<std::ptrdiff_t>(giver) * link.column_stride;
-    if (!link.diagonal) where += static_cast<std::ptrdiff_t>(receiver) * link.row_stride;
+    const std::byte* where = place_of(link, receiver, giver);
+    if (where == nullptr) return visit(std::int64_t{0});
     switch (link.scalar) {
         case Scalar::float32: return visit(static_cast<double>(value_at<float>(where)));
         case Scalar::float64: return visit(value_at<double>(where));
@@ -98,7 +117,7 @@ std::vector<Edge> edges(const Network& network, int exponent) {
         const Link& link = network.links()[e];
         for (std::uint32_t j = 0; j < network.size(link.receiver); ++j)
             for (std::uint32_t k = 0; k < network.size(link.giver); ++k) {
-                if (link.diagonal && std::int64_t{k} + link.offset != std::int64_t{j}) continue;
+                if (link.diagonal() && std::int64_t{k} + link.offset != std::int64_t{j}) continue;
                 const Units capacity = quanta(link, j, k, exponent);
                 if (capacity > 0)
                     all.push_back(

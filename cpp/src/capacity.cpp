@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <sstream>
 #include <string>
@@ -33,18 +34,18 @@ decltype(auto) with_scalar(Scalar scalar, Visit&& visit) {
 }
 
 template <class T>
-[[noreturn]] void refuse(const Link& link, std::size_t e, std::size_t receiver, std::size_t giver, std::size_t n) {
-    for (std::size_t k = giver; k < giver + n; ++k) {
-        const T c = load<T>(entry(link, receiver, k));
+[[noreturn]] void refuse(const Link& link, std::size_t e, std::size_t receiver, const StoredRow& row) {
+    for (std::size_t i = 0; i < row.n; ++i) {
+        const T c = load<T>(row.entry(i));
         if (c >= T{0}) continue;
         std::ostringstream message;
         message << "capacity of link " << e;
-        if (link.diagonal)
-            message << ", giver " << k << " of a diagonal";
+        if (link.diagonal())
+            message << ", giver " << row.giver(i) << " of a diagonal";
         else
-            message << ", receiver " << receiver << ", giver " << k;
+            message << ", receiver " << receiver << ", giver " << row.giver(i);
         message << " is " << (c < T{0} ? "negative (" : "NaN (") << c << "); capacities must be >= 0";
-        throw InvalidCapacity(message.str(), e, receiver, k);
+        throw InvalidCapacity(message.str(), e, receiver, row.giver(i));
     }
     throw std::logic_error("no offender in a row that has one");
 }
@@ -172,6 +173,21 @@ ATTNFLOW_DISPATCH CapacityIndex::Range pack_floats(const float* row, std::size_t
     return pack_row<float, CapacityIndex::n_scales>(row, n, at_least, 0, out);
 }
 
+// The same where entry i belongs to giver columns[i].
+template <class T, std::size_t n_scales>
+CapacityIndex::Range mark(const T* row, const std::uint32_t* columns, std::size_t n,
+                          const std::array<T, n_scales>& at_least, std::size_t coarsest,
+                          const std::array<Word*, n_scales>& out) {
+    CapacityIndex::Range range{~std::uint32_t{0}, 0};
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t s = n_scales; s-- > coarsest && row[i] >= at_least[s];) {
+            set_bit(out[s], columns[i]);
+            const auto w = static_cast<std::uint32_t>(columns[i] / word_bits);
+            range = {std::min(range.low, w), std::max(range.high, w + 1)};
+        }
+    return range;
+}
+
 // The smallest T whose quanta reach `threshold`. Thresholds are powers of two, so this is exact, or below every
 // positive T.
 template <class T>
@@ -219,26 +235,27 @@ CapacitySurvey::CapacitySurvey(const Network& network, const Pause& pause) : row
         integers = integer;
         with_scalar(link.scalar, [&](auto zero) {
             using T = decltype(zero);
-            const auto take = [&](std::size_t receiver, std::size_t giver, std::size_t n, bool counts) {
-                const RowSurvey row = survey_row<T>(entry(link, receiver, giver), link.column_stride, n);
-                if (row.bad) refuse<T>(link, e, receiver, giver, n);
+            const auto take = [&](std::size_t receiver, const StoredRow& entries, bool counts) {
+                const RowSurvey row = survey_row<T>(entries.first, entries.step, entries.n);
+                if (row.bad) refuse<T>(link, e, receiver, entries);
                 if (!counts) return;
                 largest = std::max(largest, row.largest);
                 smallest = std::min(smallest, row.smallest);
-                total += row.sum;
-                row_sum[network.first_row(e) + receiver] = row.endless ? infinity : row.sum;
+                const double dropped = link.dropped_in != nullptr ? link.dropped_in[receiver] : 0;
+                total += row.sum + dropped;
+                row_sum[network.first_row(e) + receiver] = row.endless ? infinity : row.sum + dropped;
             };
-            if (!link.diagonal) {
+            if (!link.diagonal()) {
                 for (std::size_t j = 0; j < receivers; ++j) {
                     pause_at(j, pause);
-                    take(j, 0, givers, true);
+                    take(j, stored_row(link, j, givers), true);
                 }
                 return;
             }
-            for (std::size_t k = 0; k < givers; ++k) {  // entries that point outside the block are read, not used
+            for (std::uint32_t k = 0; k < givers; ++k) {  // entries that point outside the block are read, not used
                 const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
                 const bool inside = j >= 0 && j < static_cast<std::int64_t>(receivers);
-                take(inside ? static_cast<std::size_t>(j) : 0, k, 1, inside);
+                take(inside ? static_cast<std::size_t>(j) : 0, {entry(link, 0, k), 0, 1, &k}, inside);
             }
         });
     }
@@ -292,7 +309,7 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
     for (std::size_t e = 0; e < index_.size(); ++e) {
         const Link& link = network.links()[e];
         index_[e].first_word = total;
-        if (link.diagonal) continue;
+        if (link.diagonal()) continue;
         index_[e].rows = network.size(link.receiver);
         index_[e].words = network.words(link.giver);
         total += n_scales * index_[e].rows * index_[e].words;
@@ -305,8 +322,11 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
         const std::size_t givers = network.size(link.giver);
         const bool straight = link.offset == 0 && givers == network.size(link.receiver);
         if (straight)
-            for (std::size_t k = 0; k < givers; ++k) index.straight.push_back(read(link, k, k));
-        if (straight && !link.diagonal) {
+            for (std::size_t k = 0; k < givers; ++k) {
+                const std::byte* where = entry(link, k, k);
+                index.straight.push_back(where != nullptr ? read(link.scalar, where) : 0);
+            }
+        if (straight && !link.diagonal()) {
             index.straight_bits.assign(index.words, 0);
             for (std::size_t k = 0; k < givers; ++k)
                 if (index.straight[k] > 0) set_bit(index.straight_bits.data(), k);
@@ -328,7 +348,7 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
                         n_vanished_ += c[i] > T{0} && quantum_.floor(static_cast<double>(c[i])) == 0;
                 }
             };
-            if (link.diagonal) {
+            if (link.diagonal()) {
                 for (std::size_t k = 0; k < givers; ++k) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
                     if (j < 0 || j >= static_cast<std::int64_t>(network.size(link.receiver))) continue;
@@ -347,32 +367,43 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
             index.extents.assign(words_for(index.rows), {static_cast<std::uint32_t>(index.words), 0});
             for (std::size_t j = 0; j < index.rows; ++j) {
                 pause_at(j, pause);
-                const std::byte* given = entry(link, j, 0);
-                if (link.column_stride == static_cast<std::ptrdiff_t>(sizeof(T)))
-                    std::memcpy(row.data(), given, givers * sizeof(T));
+                const StoredRow given = stored_row(link, j, givers);
+                if (given.n == 0) continue;
+                if (given.step == static_cast<std::ptrdiff_t>(sizeof(T)))
+                    std::memcpy(row.data(), given.first, given.n * sizeof(T));
                 else
-                    for (std::size_t k = 0; k < givers; ++k)
-                        row[k] = load<T>(given + static_cast<std::ptrdiff_t>(k) * link.column_stride);
+                    for (std::size_t i = 0; i < given.n; ++i) row[i] = load<T>(given.entry(i));
                 RowsOfBits out;
                 for (std::size_t s = 0; s < n_scales; ++s)
                     out[s] = bits_.data() + index.first_word + (s * index.rows + j) * index.words;
                 Range range;
-                if constexpr (std::is_same_v<T, float>)
-                    range = pack_floats(row.data(), givers, at_least, out);
+                if (given.columns != nullptr)
+                    range = mark(row.data(), given.columns, given.n, at_least, coarsest, out);
+                else if constexpr (std::is_same_v<T, float>)
+                    range = pack_floats(row.data(), given.n, at_least, out);
                 else
-                    range = pack_row<T, n_scales>(row.data(), givers, at_least, coarsest, out);
+                    range = pack_row<T, n_scales>(row.data(), given.n, at_least, coarsest, out);
                 Range& extent = index.extents[j / word_bits];
                 if (range.low < range.high)
                     extent = {std::min(extent.low, range.low), std::max(extent.high, range.high)};
-                if (check) check_exact(row.data(), givers);
+                if (check) check_exact(row.data(), given.n);
             }
         });
     }
 }
 
+Units CapacityIndex::read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const {
+    const Link& view = network_.links()[link];
+    // A bit is found sooner than an entry, and most are not set.
+    if (view.storage == Storage::sparse && !test_bit(bits(n_scales - 1, link, receiver), giver)) return 0;
+    const std::byte* where = entry(view, receiver, giver);
+    return where != nullptr ? read(view.scalar, where) : 0;
+}
+
 bool CapacityIndex::exact(std::size_t link, std::size_t receiver, std::size_t giver) const {
     const Link& view = network_.links()[link];
     const std::byte* where = entry(view, receiver, giver);
+    if (where == nullptr) return true;
     switch (view.scalar) {
         case Scalar::float32: return quantum_.exact(static_cast<double>(load<float>(where)));
         case Scalar::float64: return quantum_.exact(load<double>(where));
@@ -382,14 +413,34 @@ bool CapacityIndex::exact(std::size_t link, std::size_t receiver, std::size_t gi
     return true;
 }
 
-void CapacityIndex::row(std::size_t link, std::size_t receiver, Units* out) const {
+void CapacityIndex::stretch(std::size_t link, std::size_t receiver, std::size_t first, std::size_t n,
+                            Units* out) const {
     const Link& view = network_.links()[link];
-    quantise(quantum_, view.scalar, entry(view, receiver, 0), view.column_stride, network_.size(view.giver), out);
+    const StoredRow row = stored_row(view, receiver, network_.size(view.giver));
+    if (row.columns == nullptr) {
+        const std::size_t stored = first < row.n ? std::min(n, row.n - first) : 0;
+        if (stored > 0) quantise(quantum_, view.scalar, row.entry(first), row.step, stored, out);
+        std::fill(out + stored, out + n, 0);
+        return;
+    }
+    std::fill_n(out, n, 0);
+    const std::uint32_t* const end = row.columns + row.n;
+    const std::uint32_t* from = std::lower_bound(row.columns, end, first);
+    for (; from != end && *from < first + n; ++from)
+        quantise(quantum_, view.scalar, row.entry(static_cast<std::size_t>(from - row.columns)), row.step, 1,
+                 out + (*from - first));
+}
+
+void CapacityIndex::row(std::size_t link, std::size_t receiver, Units* out) const {
+    stretch(link, receiver, 0, network_.size(network_.links()[link].giver), out);
 }
 
 void CapacityIndex::column(std::size_t link, std::size_t giver, Units* out) const {
     const Link& view = network_.links()[link];
-    quantise(quantum_, view.scalar, entry(view, 0, giver), view.row_stride, network_.size(view.receiver), out);
+    const std::size_t n = network_.size(view.receiver);
+    if (view.storage == Storage::strided)
+        return quantise(quantum_, view.scalar, entry(view, 0, giver), view.row_stride, n, out);
+    for (std::size_t j = 0; j < n; ++j) out[j] = at(link, j, giver);
 }
 
 std::size_t CapacityIndex::bytes() const {

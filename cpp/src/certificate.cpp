@@ -15,7 +15,7 @@ bool has_edge(const Network& net, const EdgeFlow& edge) {
     if (edge.link >= net.links().size()) return false;
     const Link& link = net.links()[edge.link];
     if (edge.giver >= net.size(link.giver) || edge.receiver >= net.size(link.receiver)) return false;
-    return !link.diagonal || static_cast<std::int64_t>(edge.giver) + link.offset == edge.receiver;
+    return !link.diagonal() || static_cast<std::int64_t>(edge.giver) + link.offset == edge.receiver;
 }
 
 }  // namespace
@@ -29,14 +29,18 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
         const Link& link = net.links()[e];
         const Word* giver_side = source_side.data() + net.first_word(link.giver);
         const Word* receiver_side = source_side.data() + net.first_word(link.receiver);
-        const std::size_t givers = net.size(link.giver), n = net.words(link.giver);
+        const std::size_t givers = net.size(link.giver);
+        std::size_t low = 0, high = net.words(link.giver);
+        while (low < high && giver_side[low] == 0) ++low;
+        while (low < high && giver_side[high - 1] == 0) --high;
+        if (low == high) continue;
         const auto count = [&](std::size_t j, std::size_t k) {
             cut.by_link[e] = saturating_sum(cut.by_link[e], capacities.at(e, j, k));
             if (!capacities.exact(e, j, k)) ++cut.rounded;
         };
         for (std::size_t j = 0; j < net.size(link.receiver); ++j) {
             if (test_bit(receiver_side, j)) continue;
-            if (link.diagonal) {
+            if (link.diagonal()) {
                 const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
                 if (k >= 0 && k < static_cast<std::int64_t>(givers) &&
                     test_bit(giver_side, static_cast<std::size_t>(k)))
@@ -44,7 +48,7 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
                 continue;
             }
             const Word* row = capacities.bits(finest, e, j);
-            for (std::size_t w = 0; w < n; ++w)
+            for (std::size_t w = low; w < high; ++w)
                 for_each_bit(row[w] & giver_side[w], w * word_bits, [&](std::size_t k) { count(j, k); });
         }
         cut.units = saturating_sum(cut.units, cut.by_link[e]);

@@ -7,18 +7,34 @@ namespace attnflow {
 Rows::Rows(const CapacityIndex& capacities, std::size_t link)
     : capacities_(capacities), link_(link), n_(capacities.network().size(capacities.network().links()[link].giver)) {
     const Link& view = capacities.network().links()[link];
-    const auto width = static_cast<std::ptrdiff_t>(sizeof(float));
-    if (view.scalar != Scalar::float32 || view.column_stride != width || view.row_stride % width != 0 ||
-        reinterpret_cast<std::uintptr_t>(view.data) % alignof(float) != 0 || !capacities.quantum().has_factor())
+    if (view.storage == Storage::sparse) {
+        bits_ = capacities.bits(CapacityIndex::n_scales - 1, link, 0);
+        n_words_ = words_for(n_);
         return;
-    data_ = reinterpret_cast<const float*>(view.data);
-    row_stride_ = view.row_stride / width;
+    }
+    if (view.scalar != Scalar::float32 || reinterpret_cast<std::uintptr_t>(view.data) % alignof(float) != 0 ||
+        !capacities.quantum().has_factor())
+        return;
     scale_ = capacities.quantum().factor();
+    const auto* const data = reinterpret_cast<const float*>(view.data);
+    const auto width = static_cast<std::ptrdiff_t>(sizeof(float));
+    if (view.storage == Storage::triangle) {
+        packed_ = data;
+    } else if (view.column_stride == width && view.row_stride % width == 0) {
+        data_ = data;
+        row_stride_ = view.row_stride / width;
+    }
 }
 
 void Rows::load_any(std::size_t receiver, std::size_t first, Units* out) const {
-    for (std::size_t i = 0; i < n_lanes; ++i)
-        out[i] = first + i < n_ ? std::min(capacities_.at(link_, receiver, first + i), most_of_an_edge) : 0;
+    std::fill_n(out, n_lanes, 0);
+    const std::size_t n = std::min(n_lanes, n_ - first);
+    if (bits_ != nullptr) {  // eights start at multiples of eight
+        const Word some = bits_[receiver * n_words_ + first / word_bits] >> (first % word_bits) & 0xFF;
+        if (some == 0) return;
+    }
+    capacities_.stretch(link_, receiver, first, n, out);
+    for (std::size_t i = 0; i < n; ++i) out[i] = std::min(out[i], most_of_an_edge);
 }
 
 namespace {

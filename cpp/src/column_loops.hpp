@@ -23,7 +23,7 @@ inline constexpr Units most_of_an_edge = (Units{1} << 60) - 1;
 /// What has been refused over many layers counts as at most this.
 inline constexpr Units most_spare = Units{1} << 61;
 
-/// Rows of a dense link, eight capacities at a time.
+/// Rows of a matrix, eight capacities at a time.
 class Rows {
    public:
     Rows(const CapacityIndex& capacities, std::size_t link);
@@ -33,12 +33,16 @@ class Rows {
         if (data_ != nullptr && first + n_lanes <= n_)
             return L::quantise(data_ + static_cast<std::ptrdiff_t>(receiver) * row_stride_ + first, scale_,
                                most_of_an_edge);
+        if (packed_ != nullptr && first + n_lanes <= receiver + 1)
+            return L::quantise(packed_ + before_row(receiver) + first, scale_, most_of_an_edge);
         Units some[n_lanes];
         load_any(receiver, first, some);
         return L::load(some);
     }
     ATTNFLOW_INLINE void prefetch(std::size_t receiver, std::size_t first) const {
         if (data_ != nullptr) __builtin_prefetch(data_ + static_cast<std::ptrdiff_t>(receiver) * row_stride_ + first);
+        if (packed_ != nullptr && first <= receiver) __builtin_prefetch(packed_ + before_row(receiver) + first);
+        if (bits_ != nullptr) __builtin_prefetch(bits_ + receiver * n_words_ + first / word_bits);
     }
     std::size_t n_givers() const { return n_; }
 
@@ -47,12 +51,15 @@ class Rows {
 
     const CapacityIndex& capacities_;
     std::size_t link_, n_;
-    const float* data_ = nullptr;    // of aligned, contiguous float32 rows
+    const float* data_ = nullptr;    // of aligned, contiguous float32 rows, all entries stored ...
+    const float* packed_ = nullptr;  // ... or those of a triangle
+    const Word* bits_ = nullptr;     // of a sparse matrix: which entries there are
+    std::size_t n_words_ = 0;        // of a row of them
     std::ptrdiff_t row_stride_ = 0;  // in floats
     double scale_ = 0;
 };
 
-/// Columns first ... first + n_columns - 1 of a dense link, each contiguous: column i at out + i * stride.
+/// Columns first ... first + n_columns - 1 of a matrix, each contiguous: column i at out + i * stride.
 void copy_columns(const CapacityIndex& capacities, std::size_t link, std::size_t first, std::size_t n_columns,
                   Units* out, std::size_t stride);
 

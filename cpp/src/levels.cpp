@@ -4,16 +4,6 @@
 
 namespace attnflow {
 
-namespace {
-
-// Bits of word w that stand for positions of a block of `size` nodes.
-Word inside(std::size_t w, std::size_t size) {
-    const std::size_t left = size - w * word_bits;
-    return left >= word_bits ? ~Word{0} : (Word{1} << left) - 1;
-}
-
-}  // namespace
-
 Levels::Levels(const Network& network)
     : network_(network), n_blocks_(network.n_blocks()), no_nodes_(network.n_words(), 0) {}
 
@@ -52,7 +42,7 @@ void Levels::close(std::size_t level) {
 bool Levels::all_visited(std::uint32_t block) const {
     const Word* visited = visited_.data() + network_.first_word(block);
     for (std::size_t w = 0; w < network_.words(block); ++w)
-        if (~visited[w] & inside(w, network_.size(block))) return false;
+        if (~visited[w] & word_of_all(w, network_.size(block))) return false;
     return true;
 }
 
@@ -84,7 +74,7 @@ std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sourc
 void Levels::expand(const Residual& residual, std::size_t level, std::uint32_t block) {
     for (const std::uint32_t e : network_.links_out_of(block)) {
         if (all_visited(network_.links()[e].receiver)) continue;
-        if (network_.links()[e].diagonal)
+        if (network_.links()[e].diagonal())
             expand_diagonal(residual, level, block, e);
         else
             expand_dense(residual, level, block, e);
@@ -105,7 +95,7 @@ void Levels::expand_dense(const Residual& residual, std::size_t level, std::uint
     const std::size_t receivers = network_.size(link.receiver);
     for (std::size_t v = 0; v < network_.words(link.receiver); ++v) {
         Word found = 0;
-        for (Word word = ~visited[v] & inside(v, receivers); word != 0; word &= word - 1) {
+        for (Word word = ~visited[v] & word_of_all(v, receivers); word != 0; word &= word - 1) {
             const Word* row = residual.row(view, v * word_bits + static_cast<std::size_t>(std::countr_zero(word)));
             for (std::size_t w = low; w < high; ++w)
                 if (row[w] & frontier[w]) {
@@ -163,7 +153,7 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
         Word* to = &reached[net.first_word(link.receiver)];
         const std::size_t receivers = net.size(link.receiver);
         bool any = false;
-        if (link.diagonal) {
+        if (link.diagonal()) {
             for (std::size_t w = 0; w < net.words(link.giver); ++w)
                 for_each_bit(from[w], w * word_bits, [&](std::size_t k) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
@@ -187,7 +177,7 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
                 any = any || to[v] != before;
                 continue;
             }
-            for_each_bit(~to[v] & inside(v, receivers), v * word_bits, [&](std::size_t j) {
+            for_each_bit(~to[v] & word_of_all(v, receivers), v * word_bits, [&](std::size_t j) {
                 const Word* row = capacities.bits(finest, e, j);
                 for (std::size_t w = low; w < high; ++w)
                     if ((row[w] & from[w]) != 0) return set_bit(to, j);
@@ -224,7 +214,7 @@ std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vec
             const std::size_t n = net.words(link.giver);
             for (std::size_t v = 0; v < net.words(link.receiver); ++v)
                 for_each_bit(frontier[to + v], v * word_bits, [&](std::size_t j) {
-                    if (link.diagonal) {
+                    if (link.diagonal()) {
                         const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
                         if (k < 0 || k >= static_cast<std::int64_t>(net.size(link.giver))) return;
                         const auto giver = static_cast<std::size_t>(k);

@@ -8,6 +8,9 @@
 // nodes that reach the sink, and what enters the sink from nodes the source reaches. On real attention the answer nearly
 // always equals one of them; a solve that gets there stops without a last search, and its bottleneck is known.
 //
+// Where edges were dropped, all that is about the kept ones, and the upper bound of the whole network is found apart, once a
+// pair is solved (dropped.hpp).
+//
 // Threads take pairs from one counter, sink by sink. What a thread learned from earlier pairs makes later ones faster, and
 // changes no answer: a maximum is a maximum, the minimum cut nearest the source is one. The calling thread works too, and
 // is the only one that talks to the monitor.
@@ -32,6 +35,7 @@
 #include "attnflow/errors.hpp"
 #include "columns.hpp"
 #include "dinic.hpp"
+#include "dropped.hpp"
 #include "push_relabel.hpp"
 #include "shared_flow.hpp"
 #include "sink_cuts.hpp"
@@ -91,7 +95,7 @@ Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Quer
             for (const std::uint32_t e : net.links_into(net.block_of(node))) {
                 const Link& link = net.links()[e];
                 into += survey.row_sum[net.first_row(e) + net.position_of(node)];
-                edges_into += link.diagonal ? 1 : net.size(link.giver);
+                edges_into += link.diagonal() ? 1 : net.size(link.giver);
             }
         bound = std::max(bound, into);
         edges = std::max(edges, edges_into);
@@ -119,6 +123,7 @@ struct Bound {
 struct Job {
     const Network& network;
     const CapacityIndex& capacities;
+    const Dropped& dropped;
     const Query& query;
     const Options& options;
     Answer& answer;
@@ -202,6 +207,7 @@ class Worker {
         : job_(job),
           net_(job.network),
           capacities_(job.capacities),
+          dropped_(job.dropped),
           pulse_(pulse),
           residual_(capacities_),
           levels_(net_),
@@ -211,6 +217,11 @@ class Worker {
             push_relabel_.emplace();
         else
             columns_.emplace(capacities_);
+        if (!dropped_.any()) return;
+        everyone_.assign(net_.n_words(), 0);
+        for (std::size_t b = 0; b < net_.n_blocks(); ++b)
+            for (std::size_t w = 0; w < net_.words(b); ++w)
+                everyone_[net_.first_word(b) + w] = word_of_all(w, net_.size(b));
     }
 
     void run() {
@@ -238,6 +249,10 @@ class Worker {
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
         shared_.enter_sink(residual_);
         cuts_.clear();
+        if (!dropped_.any()) return;
+        without_sinks_ = everyone_;
+        for (std::size_t w = 0; w < net_.n_words(); ++w) without_sinks_[w] &= ~terminals_.sinks[w];
+        all_into_sinks_ = whole(into_sinks(everyone_), without_sinks_);
     }
 
     std::string describe(const std::vector<Node>& nodes) const {
@@ -246,8 +261,8 @@ class Worker {
                std::to_string(net_.block_of(nodes[0]));
     }
 
-    // What leaves the sources into nodes that reach the sink.
-    Bound out_of_sources() const {
+    // What leaves the sources into nodes of `towards`.
+    Bound out_of_sources(const std::vector<Word>& towards) const {
         Bound bound;
         for (const Node node : terminals_.source_nodes) {
             const std::uint32_t block = net_.block_of(node);
@@ -258,15 +273,15 @@ class Worker {
                 const auto add = [&](std::size_t j) {
                     if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
                 };
-                if (link.diagonal) {
+                if (link.diagonal()) {
                     const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
                     if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
-                        test_bit(&reaching_[first], static_cast<std::size_t>(j)))
+                        test_bit(&towards[first], static_cast<std::size_t>(j)))
                         add(static_cast<std::size_t>(j));
                     continue;
                 }
                 for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
-                    for_each_bit(reaching_[first + w], w * word_bits, add);
+                    for_each_bit(towards[first + w], w * word_bits, add);
             }
         }
         return bound;
@@ -285,7 +300,7 @@ class Worker {
                 const auto add = [&](std::size_t k) {
                     if (!test_bit(&terminals_.sinks[first], k)) bound.add(capacities_, e, j, k);
                 };
-                if (link.diagonal) {
+                if (link.diagonal()) {
                     const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
                     if (k >= 0 && k < static_cast<std::int64_t>(net_.size(link.giver)) &&
                         test_bit(&reached[first], static_cast<std::size_t>(k)))
@@ -298,6 +313,34 @@ class Worker {
             }
         }
         return bound;
+    }
+
+    // Of all edges that leave a set of nodes, dropped ones included, given those that were kept; `enough`: more is not of
+    // interest.
+    Units whole(const Bound& kept, const std::vector<Word>& source_side, Units enough = unbounded) const {
+        const Units units = saturating_sum(kept.units, static_cast<Units>(kept.rounded + capacities_.n_vanished()));
+        return units >= enough ? enough : std::min(enough, saturating_sum(units, dropped_.across(source_side)));
+    }
+
+    // Bounds the flow through all edges, dropped ones included, by the candidates that dropped.hpp names. `cut`: nearest
+    // the sources, what explore() found, where the flow is limited at neither end.
+    Units upper_of_all(const Bound& out, const Bound& in, const CutCapacity* cut) {
+        Units least = std::min(all_into_sinks_, whole(out_of_sources(everyone_), terminals_.sources));
+        const auto consider = [&](const Bound& kept, auto&& word) {
+            side_.resize(net_.n_words());
+            for (std::size_t w = 0; w < side_.size(); ++w) side_[w] = word(w);
+            least = whole(kept, side_, least);
+        };
+        consider(out, [&](std::size_t w) { return terminals_.sources[w] | (everyone_[w] & ~reaching_[w]); });
+        consider(in, [&](std::size_t w) { return reached_[w] & ~terminals_.sinks[w]; });
+        if (cut == nullptr) return least;
+        least = std::min(least, saturating_sum(saturating_sum(cut->units, static_cast<Units>(cut->rounded)),
+                                               dropped_.across(levels_.visited())));
+        const std::vector<Word> sink_side = nodes_reaching(residual_, terminals_.sinks);
+        for (std::size_t w = 0; w < side_.size(); ++w) side_[w] = everyone_[w] & ~sink_side[w];
+        const CutCapacity last = cut_capacity(capacities_, side_);
+        return std::min(least, saturating_sum(saturating_sum(last.units, static_cast<Units>(last.rounded)),
+                                              dropped_.across(side_)));
     }
 
     // Explores everything the sources reach in the residual network: after a maximum flow, the source side of the
@@ -327,7 +370,10 @@ class Worker {
                 columns_->load(residual_);
             }
         }
-        if (value == bound) return value;
+        if (value == bound) {
+            if (value == 0 && cut_wanted) shared_.clear(residual_);  // an empty flow is wanted
+            return value;
+        }
         if (!always && (value > 0 || !columns_->idle() || job_.order.size() < SharedFlow::fewest_sources)) {
             shared_.clear(residual_);
             return value + dinic_.solve(residual_, levels_, terminals_, bound - value, pulse_);
@@ -347,7 +393,7 @@ class Worker {
         terminals_.sources = node_set(net_, terminals_.source_nodes);
         residual_.reset();
 
-        const Bound out = out_of_sources();
+        const Bound out = out_of_sources(reaching_);
         nodes_reached(capacities_, terminals_.sources, reached_);
         const Bound in = into_sinks(reached_);
         terminals_.useless.resize(net_.n_words());
@@ -355,14 +401,16 @@ class Worker {
         const Units at_terminals = std::min(out.units, in.units),
                     bound = std::min(at_terminals, cuts_.bound(terminals_, reached_));
         bool taken_over = false;
-        const Units value = maximum_flow(in.units, bound, options.bottlenecks && bound < at_terminals, taken_over);
+        const bool cut_wanted = (options.bottlenecks || dropped_.any()) && bound < at_terminals;
+        const Units value = maximum_flow(in.units, bound, cut_wanted, taken_over);
         if (value > capacities_.quantum().flow_limit())
             throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(terminals_.source_nodes) +
                                 ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
                                 ") through unbounded edges alone");
 
         const bool at_terminal = value == at_terminals, known = value == bound;
-        const bool need_cut = options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks));
+        const bool need_cut =
+            options.cuts || options.check || (!at_terminal && (!known || options.bottlenecks || dropped_.any()));
         if (known && !at_terminal) cuts_.confirm();
         CutCapacity cut;
         if (need_cut) {
@@ -378,10 +426,11 @@ class Worker {
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
-        if (taken_over && (!known || options.check || options.flows)) shared_.leave_own(residual_);
+        if (taken_over && (!known || cut_wanted || options.check || options.flows)) shared_.leave_own(residual_);
         if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
-        job_.answer.upper[pair] = value + static_cast<Units>(rounded);
+        job_.answer.upper[pair] =
+            dropped_.any() ? upper_of_all(out, in, at_terminal ? nullptr : &cut) : value + static_cast<Units>(rounded);
         if (options.bottlenecks)
             job_.answer.bottleneck[pair] =
                 value == 0           ? static_cast<std::int32_t>(nowhere)
@@ -404,6 +453,7 @@ class Worker {
     Job& job_;
     const Network& net_;
     const CapacityIndex& capacities_;
+    const Dropped& dropped_;
     Pulse& pulse_;
     Residual residual_;
     Levels levels_;
@@ -416,6 +466,8 @@ class Worker {
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
     SinkCuts cuts_;
+    std::vector<Word> everyone_, without_sinks_, side_;  // where something was dropped
+    Units all_into_sinks_ = 0;
 };
 
 }  // namespace
@@ -435,6 +487,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     Answer answer;
     answer.quantum = quantum_for(network, survey, query);
     const CapacityIndex capacities(network, survey, answer.quantum, pause);
+    const Dropped dropped(capacities);
 
     answer.value.assign(pairs, 0);
     answer.upper.assign(pairs, 0);
@@ -442,10 +495,10 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     if (options.cuts) answer.source_side.assign(pairs * network.n_words(), 0);
     answer.statistics.algorithm = options.algorithm == Algorithm::automatic ? Algorithm::dinic : options.algorithm;
     answer.statistics.edges = network.n_edges();
-    answer.statistics.index_bytes = capacities.bytes();
+    answer.statistics.index_bytes = capacities.bytes() + dropped.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, query, options, answer, order_of_sources(capacities, query)};
+    Job job{network, capacities, dropped, query, options, answer, order_of_sources(capacities, query)};
     std::mutex mutex;
     std::exception_ptr failure;
     const auto work = [&](Pulse& pulse) {

@@ -1,5 +1,6 @@
 #include "attnflow/network.hpp"
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <utility>
@@ -7,6 +8,36 @@
 #include "attnflow/errors.hpp"
 
 namespace attnflow {
+namespace {
+
+// What reading a link's memory relies on.
+void check_storage(const Link& link, const std::string& name, std::size_t n_receivers, std::size_t n_givers) {
+    if (link.storage == Storage::triangle && n_receivers != n_givers)
+        throw InvalidArgument(name + " is a triangle, but joins blocks of " + std::to_string(n_givers) + " and " +
+                              std::to_string(n_receivers) + " nodes");
+    if (link.storage != Storage::sparse) return;
+    if (link.starts[0] != 0) throw InvalidArgument(name + ": its first row does not start at entry 0");
+    for (std::size_t j = 0; j < n_receivers; ++j) {
+        const std::int64_t first = link.starts[j], end = link.starts[j + 1];
+        if (end < first) throw InvalidArgument(name + ": row " + std::to_string(j) + " ends before it starts");
+        for (std::int64_t i = first; i < end; ++i)
+            if (link.columns[i] >= n_givers || (i > first && link.columns[i] <= link.columns[i - 1]))
+                throw InvalidArgument(name + ": the columns of row " + std::to_string(j) +
+                                      " do not ascend, or name no giver");
+    }
+    if ((link.dropped_in == nullptr) != (link.dropped_out == nullptr))
+        throw InvalidArgument(name + " has one of dropped_in and dropped_out; both are needed");
+    const auto check = [&](const double* sums, std::size_t n, const char* what) {
+        for (std::size_t i = 0; sums != nullptr && i < n; ++i)
+            if (!(sums[i] >= 0 && std::isfinite(sums[i])))
+                throw InvalidArgument(name + ": " + what + "[" + std::to_string(i) + "] is " + std::to_string(sums[i]) +
+                                      "; sums of what was dropped are finite and >= 0");
+    };
+    check(link.dropped_in, n_receivers, "dropped_in");
+    check(link.dropped_out, n_givers, "dropped_out");
+}
+
+}  // namespace
 
 Network::Network(std::vector<std::uint32_t> sizes, std::vector<Link> links)
     : sizes_(std::move(sizes)), links_(std::move(links)), into_(sizes_.size()), out_of_(sizes_.size()) {
@@ -28,9 +59,10 @@ Network::Network(std::vector<std::uint32_t> sizes, std::vector<Link> links)
             throw InvalidArgument("link " + std::to_string(e) + " joins blocks " + std::to_string(link.giver) +
                                   " and " + std::to_string(link.receiver) + ", but there are " +
                                   std::to_string(sizes_.size()));
-        if (link.giver == link.receiver && !link.diagonal)
+        if (link.giver == link.receiver && !link.diagonal())
             throw InvalidArgument("link " + std::to_string(e) + " joins block " + std::to_string(link.giver) +
                                   " to itself");
+        check_storage(link, "link " + std::to_string(e), sizes_[link.receiver], sizes_[link.giver]);
         into_[link.receiver].push_back(static_cast<std::uint32_t>(e));
         out_of_[link.giver].push_back(static_cast<std::uint32_t>(e));
         first_row_.push_back(static_cast<std::uint32_t>(rows));
@@ -43,8 +75,15 @@ Network::Network(std::vector<std::uint32_t> sizes, std::vector<Link> links)
 
 std::uint64_t Network::n_edges() const {
     std::uint64_t edges = 0;
-    for (const Link& link : links_)
-        edges += link.diagonal ? sizes_[link.giver] : std::uint64_t{sizes_[link.giver]} * sizes_[link.receiver];
+    for (const Link& link : links_) {
+        const std::uint64_t givers = sizes_[link.giver], receivers = sizes_[link.receiver];
+        switch (link.storage) {
+            case Storage::strided: edges += givers * receivers; break;
+            case Storage::diagonal: edges += givers; break;
+            case Storage::triangle: edges += givers * (givers + 1) / 2; break;
+            case Storage::sparse: edges += static_cast<std::uint64_t>(link.starts[receivers]); break;
+        }
+    }
     return edges;
 }
 

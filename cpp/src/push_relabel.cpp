@@ -46,7 +46,7 @@ bool PushRelabel::for_each_arc(const Residual& residual, Node node, Visit&& visi
             const Residual::Edge found = residual.edge(e, position, giver);
             return found.left == 0 || visit(Arc{first + k, found, e, position, k, false});
         };
-        if (link.diagonal) {
+        if (link.diagonal()) {
             const std::int64_t k = static_cast<std::int64_t>(position) - link.offset;
             if (k >= 0 && k < static_cast<std::int64_t>(net.size(link.giver)) && !edge(static_cast<std::size_t>(k)))
                 return false;

@@ -23,18 +23,19 @@ Residual::Residual(const CapacityIndex& capacities)
     link_of_row_.reserve(net.n_rows());
     std::size_t n_straight = 0;
     for (std::size_t e = 0; e < net.links().size(); ++e)
-        if (!net.links()[e].diagonal) n_straight += capacities_.straight(e).size();
+        if (!net.links()[e].diagonal()) n_straight += capacities_.straight(e).size();
     straight_.assign(n_straight, 0);
     Units* straight = straight_.data();
     for (std::size_t e = 0; e < net.links().size(); ++e) {
         const Link& link = net.links()[e];
         link_of_row_.insert(link_of_row_.end(), net.size(link.receiver), static_cast<std::uint32_t>(e));
-        const bool square = !link.diagonal && !capacities_.straight(e).empty();
+        const bool square = !link.diagonal() && !capacities_.straight(e).empty();
         links_.push_back({nullptr, own_row_.data() + net.first_row(e), square ? straight : nullptr,
                           capacities_.straight(e).data(), net.first_node(link.giver), net.first_node(link.receiver),
                           net.first_row(e), static_cast<std::uint32_t>(net.words(link.giver)), link.giver,
-                          net.size(link.giver), link.diagonal, link.scalar == Scalar::float32 && !link.diagonal,
-                          link.offset, link.data, link.row_stride, link.column_stride});
+                          net.size(link.giver), link.diagonal(),
+                          link.scalar == Scalar::float32 && link.storage == Storage::strided, link.offset, link.data,
+                          link.row_stride, link.column_stride});
         if (square) straight += net.size(link.giver);
     }
     // Room for what real attention touches: growing would hold the old and the new records at once. Pages that are never
@@ -42,7 +43,7 @@ Residual::Residual(const CapacityIndex& capacities)
     edges_.reserve(4 * net.n_nodes());
     std::size_t n_words = 0;
     for (const Link& link : net.links())
-        if (!link.diagonal) n_words += std::size_t{net.size(link.receiver)} * net.words(link.giver);
+        if (!link.diagonal()) n_words += std::size_t{net.size(link.receiver)} * net.words(link.giver);
     own_words_.reserve(std::min(n_words, most_reserved_words));
     set_scale(0);
 }

@@ -54,7 +54,7 @@ class Residual {
         std::uint32_t giver_block;
         std::uint32_t n_givers;
         bool diagonal;
-        bool is_float32;
+        bool is_float32;  // and all of it stored
         std::int64_t offset;
         const std::byte* data;  // as in Link
         std::ptrdiff_t row_stride, column_stride;

@@ -25,7 +25,7 @@ const Link* SinkCuts::only_link(const Terminals& terminals) const {
     const std::uint32_t block = net_.block_of(terminals.source_nodes[0]);
     if (!net_.links_into(block).empty() || net_.links_out_of(block).size() != 1) return nullptr;
     const Link& link = net_.links()[net_.links_out_of(block)[0]];
-    if (link.diagonal || net_.links_into(link.receiver).size() != 1) return nullptr;
+    if (link.diagonal() || net_.links_into(link.receiver).size() != 1) return nullptr;
     for (const Node sink : terminals.sink_nodes)
         if (net_.block_of(sink) == link.giver || net_.block_of(sink) == link.receiver) return nullptr;
     return &link;
@@ -80,7 +80,7 @@ void SinkCuts::measure(Cut& cut, const std::vector<Word>& reached) {
         };
         for (std::size_t v = 0; v < net_.words(into.receiver); ++v)
             for_each_bit(cut.sink_side[net_.first_word(into.receiver) + v], v * word_bits, [&](std::size_t j) {
-                if (into.diagonal) {
+                if (into.diagonal()) {
                     const std::int64_t k = static_cast<std::int64_t>(j) - into.offset;
                     if (k < 0 || k >= static_cast<std::int64_t>(net_.size(into.giver))) return;
                     const auto giver = static_cast<std::size_t>(k);

@@ -60,7 +60,7 @@ bool all_exact(const Network& network, int exponent) {
         for (std::size_t j = 0; j < network.size(link.receiver); ++j)
             for (std::size_t k = 0; k < network.size(link.giver); ++k) {
                 const auto offset = static_cast<std::int64_t>(j) - static_cast<std::int64_t>(k);
-                if (link.diagonal && offset != link.offset) continue;
+                if (link.diagonal() && offset != link.offset) continue;
                 if (!reference::is_exact(link, j, k, exponent)) return false;
             }
     return true;

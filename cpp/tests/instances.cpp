@@ -150,6 +150,42 @@ Store random_network(Family family, Profile profile, Scalar scalar, std::uint32_
     return store;
 }
 
+Store Store::thinned(double p, Random& random) const {
+    Store thin(sizes_);
+    for (const Link& link : links_)
+        with_type(link.scalar, [&](auto zero) {
+            using T = decltype(zero);
+            const auto at = [&](std::size_t j, std::size_t k) {
+                const std::byte* where = entry(link, j, k);
+                return where != nullptr ? load<T>(where) : T{0};
+            };
+            if (link.diagonal()) {
+                thin.diagonal<T>(link.giver, link.receiver, link.offset, [&](std::uint32_t k) { return at(0, k); });
+                return;
+            }
+            std::vector<double> in(sizes_[link.receiver], 0), out(sizes_[link.giver], 0);
+            bool causal = true;
+            thin.dense<T>(
+                link.giver, link.receiver,
+                [&](std::uint32_t j, std::uint32_t k) {
+                    const T c = at(j, k);
+                    if (j == k || c >= unbounded_entry<T>() || !random.chance(p)) return c;
+                    // Sums round by one part in 2^53 an addend.
+                    in[j] = (in[j] + static_cast<double>(c)) * (1 + 0x1p-50);
+                    out[k] = (out[k] + static_cast<double>(c)) * (1 + 0x1p-50);
+                    causal = causal && (k <= j || c == T{0});
+                    return T{0};
+                },
+                Layout::sparse);
+            thin.sums_.push_back(std::move(in));
+            thin.links_.back().dropped_in = thin.sums_.back().data();
+            thin.sums_.push_back(std::move(out));
+            thin.links_.back().dropped_out = thin.sums_.back().data();
+            thin.links_.back().dropped_causal = causal;
+        });
+    return thin;
+}
+
 Query random_query(const Network& network, bool anywhere, Random& random) {
     std::vector<Node> from, to;
     const std::size_t last = network.n_blocks() - 1;

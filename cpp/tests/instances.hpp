@@ -41,10 +41,12 @@ enum class Layout : std::uint8_t {
     mirrored,      // [:, ::-1]
     gapped,        // every third column and every second row of a larger matrix
     unaligned,     // one byte off, rows of odd length
-    broadcast      // column stride 0; all entries of a row must be equal
+    broadcast,     // column stride 0; all entries of a row must be equal
+    packed,        // Storage::triangle where that can hold the entries, else row_major
+    sparse         // Storage::sparse, every other zero stored
 };
-inline constexpr Layout layouts[] = {Layout::row_major, Layout::column_major, Layout::reversed,
-                                     Layout::mirrored,  Layout::gapped,       Layout::unaligned};
+inline constexpr Layout layouts[] = {Layout::row_major, Layout::column_major, Layout::reversed, Layout::mirrored,
+                                     Layout::gapped,    Layout::unaligned,    Layout::packed,   Layout::sparse};
 
 template <class T>
 constexpr Scalar scalar_of() {
@@ -78,13 +80,28 @@ class Store {
     template <class T, class Value>
     Store& dense(std::uint32_t giver, std::uint32_t receiver, Value&& value, Layout layout = Layout::row_major) {
         const std::size_t rows = sizes_.at(receiver), columns = sizes_.at(giver);
-        Link link = place(rows, columns, sizeof(T), layout);
+        std::vector<T> values;
+        bool lower = rows == columns;
+        for (std::size_t j = 0; j < rows; ++j)
+            for (std::size_t k = 0; k < columns; ++k) {
+                values.push_back(static_cast<T>(value(static_cast<std::uint32_t>(j), static_cast<std::uint32_t>(k))));
+                lower = lower && (k <= j || values.back() == T{0});
+            }
+        if (layout == Layout::packed && !lower) layout = Layout::row_major;
+        std::size_t n_zeros = 0;
+        const auto stored = [&](std::size_t j, std::size_t k) {
+            if (layout == Layout::packed) return k <= j;
+            return layout != Layout::sparse || values[j * columns + k] != T{0} || ++n_zeros % 2 == 0;
+        };
+        Link link = layout == Layout::packed || layout == Layout::sparse
+                        ? place_in_turn(rows, columns, sizeof(T), layout, stored)
+                        : place(rows, columns, sizeof(T), layout);
         link.giver = giver;
         link.receiver = receiver;
         link.scalar = scalar_of<T>();
         for (std::size_t j = 0; j < rows; ++j)
             for (std::size_t k = 0; k < columns; ++k)
-                put(link, j, k, static_cast<T>(value(static_cast<std::uint32_t>(j), static_cast<std::uint32_t>(k))));
+                if (entry(link, j, k) != nullptr) put(link, j, k, values[j * columns + k]);
         links_.push_back(link);
         return *this;
     }
@@ -97,12 +114,16 @@ class Store {
         link.giver = giver;
         link.receiver = receiver;
         link.scalar = scalar_of<T>();
-        link.diagonal = true;
+        link.storage = Storage::diagonal;
         link.offset = offset;
         for (std::uint32_t k = 0; k < sizes_.at(giver); ++k) put(link, 0, k, static_cast<T>(value(k)));
         links_.push_back(link);
         return *this;
     }
+
+    /// The same, but of matrices, edges are dropped with probability p, except the straight and the unbounded: Storage::sparse
+    /// with sums of what was dropped.
+    Store thinned(double p, Random& random) const;
 
     Network network() const { return Network(sizes_, links_); }
     std::vector<Link>& links() { return links_; }
@@ -122,12 +143,36 @@ class Store {
                 break;
             case Layout::unaligned: row = n * step + 1, origin = 1, bytes = m * row; break;
             case Layout::broadcast: row = step, column = 0, bytes = m * step; break;
+            case Layout::packed:
+            case Layout::sparse: break;  // of diagonals: they have no such storage
         }
         buffers_.emplace_back(static_cast<std::size_t>(bytes), std::byte{0x5A});
         Link link;
         link.data = buffers_.back().data() + origin;
         link.row_stride = row;
         link.column_stride = column;
+        return link;
+    }
+
+    // Entries in turn, row by row, of those that are `stored`, each asked for once.
+    template <class Stored>
+    Link place_in_turn(std::size_t rows, std::size_t columns, std::size_t item, Layout layout, Stored&& stored) {
+        std::vector<std::int64_t> starts{0};
+        std::vector<std::uint32_t> givers;
+        for (std::size_t j = 0; j < rows; ++j) {
+            for (std::size_t k = 0; k < columns; ++k)
+                if (stored(j, k)) givers.push_back(static_cast<std::uint32_t>(k));
+            starts.push_back(static_cast<std::int64_t>(givers.size()));
+        }
+        buffers_.emplace_back(givers.size() * item, std::byte{0x5A});
+        Link link;
+        link.storage = layout == Layout::packed ? Storage::triangle : Storage::sparse;
+        link.data = buffers_.back().data();
+        if (layout == Layout::packed) return link;
+        starts_.push_back(std::move(starts));
+        givers_.push_back(std::move(givers));
+        link.starts = starts_.back().data();
+        link.columns = givers_.back().data();
         return link;
     }
 
@@ -139,6 +184,9 @@ class Store {
 
     std::vector<std::uint32_t> sizes_;
     std::deque<std::vector<std::byte>> buffers_;
+    std::deque<std::vector<std::int64_t>> starts_;
+    std::deque<std::vector<std::uint32_t>> givers_;
+    std::deque<std::vector<double>> sums_;
     std::vector<Link> links_;
 };
 

@@ -267,18 +267,18 @@ void check_index(const Network& network, const CapacityIndex& index) {
         for (std::size_t j = 0; j < network.size(link.receiver); ++j) {
             for (std::size_t k = 0; k < givers; ++k) {
                 const auto step = static_cast<std::int64_t>(j) - static_cast<std::int64_t>(k);
-                if (link.diagonal && step != link.offset) continue;
+                if (link.diagonal() && step != link.offset) continue;
                 const Units q = reference::quanta(link, j, k, exponent);
                 const bool exact = reference::is_exact(link, j, k, exponent);
                 CHECK_EQUAL(index.at(e, j, k), q);
                 CHECK_EQUAL(index.exact(e, j, k), exact);
                 all_exact = all_exact && exact;
                 vanished += q == 0 && !exact;
-                if (link.diagonal) continue;
+                if (link.diagonal()) continue;
                 for (std::size_t s = 0; s <= finest; ++s)
                     CHECK_EQUAL(test_bit(index.bits(s, e, j), k), q >= index.threshold(s));
             }
-            if (link.diagonal) continue;
+            if (link.diagonal()) continue;
             std::vector<Units> row(givers);
             index.row(e, j, row.data());
             for (std::size_t k = 0; k < givers; ++k) CHECK_EQUAL(row[k], index.at(e, j, k));
@@ -288,7 +288,7 @@ void check_index(const Network& network, const CapacityIndex& index) {
                 for (std::size_t k = givers; k < network.words(link.giver) * word_bits; ++k)
                     CHECK(!test_bit(index.bits(s, e, j), k));
         }
-        if (link.diagonal) continue;
+        if (link.diagonal()) continue;
         std::vector<Units> column(network.size(link.receiver));
         for (std::size_t k = 0; k < givers; ++k) {
             index.column(e, k, column.data());

@@ -73,6 +73,33 @@ TEST(network, only_a_diagonal_joins_a_block_to_itself) {
     CHECK_EQUAL(Store({3}).diagonal<float>(0, 0, 1, one_each).network().n_edges(), std::uint64_t{3});
 }
 
+TEST(network, a_triangle_is_square) {
+    Link link;
+    link.giver = 0;
+    link.receiver = 1;
+    link.storage = Storage::triangle;
+    CHECK(CHECK_THROWS(InvalidArgument, Network({3, 4}, {link})).find("link 0 is a triangle") != std::string::npos);
+    CHECK_EQUAL(Network({4, 4}, {link}).n_edges(), std::uint64_t{10});
+}
+
+TEST(network, refuses_sparse_rows_that_lead_astray) {
+    const auto refused = [](std::vector<std::int64_t> starts, std::vector<std::uint32_t> columns) {
+        Link link;
+        link.giver = 0;
+        link.receiver = 1;
+        link.storage = Storage::sparse;
+        link.starts = starts.data();
+        link.columns = columns.data();
+        return CHECK_THROWS(InvalidArgument, Network({3, 2}, {link}));
+    };
+    const auto holds = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+    CHECK(holds(refused({1, 2, 3}, {0, 1, 2}), "does not start at entry 0"));
+    CHECK(holds(refused({0, 2, 1}, {0, 1}), "row 1 ends before it starts"));
+    CHECK(holds(refused({0, 1, 2}, {0, 3}), "columns of row 1"));
+    CHECK(holds(refused({0, 2, 2}, {1, 1}), "columns of row 0"));
+    CHECK(holds(refused({0, 2, 2}, {2, 0}), "columns of row 0"));
+}
+
 TEST(network, refuses_more_nodes_than_a_number_holds) { CHECK_THROWS(InvalidArgument, Network({0xFFFFFFFFU}, {})); }
 
 }  // namespace

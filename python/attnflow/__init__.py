@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import baselines, errors, instances, maxflow
 from .errors import AttnflowError
 from .network import Network
+from .storage import SparseMatrix, TriangularMatrix
 
 if TYPE_CHECKING:
     from . import bench, capture
@@ -22,6 +23,8 @@ __all__ = [
     "AttnflowError",
     "Attribution",
     "Network",
+    "SparseMatrix",
+    "TriangularMatrix",
     "__version__",
     "baselines",
     "bench",

@@ -7,7 +7,7 @@ __version__: str
 
 def solve(
     sizes: Sequence[int],
-    links: Sequence[tuple[int, int, NDArray[Any], int]],
+    links: Sequence[tuple[int, int, NDArray[Any], int, Any]],
     sources: Sequence[Sequence[int]],
     sinks: Sequence[Sequence[int]],
     *,

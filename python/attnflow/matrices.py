@@ -1,13 +1,14 @@
 """Contribution matrices, numpy arrays or torch tensors: checks, head reduction, residual mixing, calibration.
 
-Everything is computed where the tensors are, and each layer is carried to the host once, as one (n, n) matrix. torch is
-never imported here: it is looked up among the modules the user has already loaded.
+Everything is computed where the tensors are, and each layer is carried to the host once, as one (n, n) matrix, before
+the next one is asked for: of a generator's layers, one lives at a time. torch is never imported here: it is looked up
+among the modules the user has already loaded.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ._positions import integer, is_many, items
 from .errors import InvalidArgumentError, InvalidCapacityError
+from .storage import entries, place
 
 __all__ = ["Heads", "capacities", "check_entries", "host", "real"]
 
@@ -24,8 +26,11 @@ Heads = Literal["mean", "max", "min"] | int | Sequence[float]
 
 def capacities(
     contributions: Any, residual: float, heads: Heads, calibration: str | None, visible: Any, *, causal: bool
-) -> list[Array]:
-    """The capacities of each layer, (n, n) on the host, by the rules of :meth:`Network.encoder` and `decoder`."""
+) -> Iterator[Array]:
+    """The capacities of each layer, (n, n) on the host, by the rules of :meth:`Network.encoder` and `decoder`.
+
+    Layers are drawn one at a time, each when it is asked for: nothing here holds on to the one before.
+    """
     if isinstance(residual, (bool, np.bool_)) or not isinstance(residual, (int, float, np.floating, np.integer)):
         raise InvalidArgumentError(f"residual={residual!r}: a number from 0 to 1 is needed")
     if not 0 <= residual <= 1:
@@ -33,11 +38,11 @@ def capacities(
     if calibration is not None and not (isinstance(calibration, str) and calibration == "excess"):
         raise InvalidArgumentError(f'calibration={calibration!r} is unknown: choose None or "excess"')
     reduce = _head_reduction(heads)
-    layers = _layers(contributions)
-    seen = _visible(visible, len(layers), layers[0].shape[-1], causal)
-    out = []
-    for index, array in enumerate(layers):
+    seen = None if visible is None else items(visible, "visible", "a sequence of one entry a layer, None or counts")
+
+    def capacities_of(index: int, array: Any) -> Array:
         name = f"layer {index}"
+        counts = _visible(seen, index, array.shape[-1], causal)
         check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
         with np.errstate(over="ignore"):  # refused below, by name
             matrix = reduce(array, name)
@@ -48,34 +53,37 @@ def capacities(
         if residual:
             matrix = _mix(_floating(matrix, name), float(residual))
         if calibration:
-            matrix = _excess(_floating(matrix, name), seen[index])
-        out.append(host(matrix))
-    return out
+            matrix = _excess(_floating(matrix, name), counts)
+        return host(matrix)
+
+    n_layers = 0
+    for array in _layers(contributions):
+        yield capacities_of(n_layers, array)
+        del array
+        n_layers += 1
+    if seen is not None and len(seen) != n_layers:
+        raise InvalidArgumentError(f"visible has {len(seen)} entries; one a layer is needed: {n_layers}")
 
 
-def _visible(visible: Any, n_layers: int, n: int, causal: bool) -> list[Array]:
-    """How many positions each position sees, (n,) a layer; by default all, or all up to itself."""
+def _visible(seen: list[Any] | None, index: int, n: int, causal: bool) -> Array:
+    """How many positions each position of a layer sees, (n,); by default all, or all up to itself."""
     default = np.arange(1, n + 1) if causal else np.full(n, n)
-    if visible is None:
-        return [default] * n_layers
-    entries = items(visible, "visible", "a sequence of one entry a layer, None or counts")
-    if len(entries) != n_layers:
-        raise InvalidArgumentError(f"visible has {len(entries)} entries; one a layer is needed: {n_layers}")
-    out = []
-    for index, given in enumerate(entries):
-        counts = default if given is None else host(real(given, f"visible[{index}]"))
-        if counts.shape != (n,) or counts.dtype.kind not in "iu":
-            raise InvalidArgumentError(
-                f"visible[{index}] has shape {counts.shape} and dtype {counts.dtype}: {n} integers are needed"
-            )
-        wrong = np.flatnonzero((counts < 1) | (counts > default))
-        if wrong.size:
-            j = int(wrong[0])
-            raise InvalidArgumentError(
-                f"visible[{index}] says that position {j} sees {counts[j]} positions: it sees 1 to {default[j]}"
-            )
-        out.append(counts)
-    return out
+    if seen is None:
+        return default
+    if index >= len(seen):
+        raise InvalidArgumentError(f"visible has {len(seen)} entries; one a layer is needed: {index + 1} or more")
+    counts = default if seen[index] is None else host(real(seen[index], f"visible[{index}]"))
+    if counts.shape != (n,) or counts.dtype.kind not in "iu":
+        raise InvalidArgumentError(
+            f"visible[{index}] has shape {counts.shape} and dtype {counts.dtype}: {n} integers are needed"
+        )
+    wrong = np.flatnonzero((counts < 1) | (counts > default))
+    if wrong.size:
+        j = int(wrong[0])
+        raise InvalidArgumentError(
+            f"visible[{index}] says that position {j} sees {counts[j]} positions: it sees 1 to {default[j]}"
+        )
+    return counts
 
 
 # ---- arrays: each function has one branch for numpy and one for torch ----------------------------------------------
@@ -111,9 +119,9 @@ def _dtype_message(name: str, dtype: Any) -> str:
     return f"{name} has dtype {dtype}: capacities must be real numbers of 64 bits at most, floating or integer"
 
 
-def _layers(contributions: Any) -> list[Any]:
+def _layers(contributions: Any) -> Iterator[Any]:
     """One (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong with which."""
-    form = "(L, n, n), (L, H, n, n) or a sequence of (n, n), (H, n, n) or (1, H, n, n) arrays"
+    form = "(L, n, n), (L, H, n, n) or an iterable of (n, n), (H, n, n) or (1, H, n, n) arrays"
     if (
         contributions is None
         or isinstance(contributions, (str, bytes, dict))
@@ -126,53 +134,60 @@ def _layers(contributions: Any) -> list[Any]:
         if len(shape) not in (3, 4, 5):
             raise InvalidCapacityError(f"contributions of shape {shape}: {form} is needed; one layer has L = 1")
         contributions = real(contributions, "contributions")
-    layers: list[Any] = []
-    for index, given in enumerate(contributions):
-        name = f"layer {index}"
-        array = real(given, name)
-        held = tuple(array.shape)
-        if array.ndim == 4 and held[0] == 1:
-            array = array[0]
-        elif array.ndim == 4:
-            raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
-        if array.ndim not in (2, 3):
-            raise InvalidCapacityError(f"{name} has shape {held}: (n, n), (H, n, n) or (1, H, n, n) is needed")
-        if held[-1] != held[-2]:
-            raise InvalidCapacityError(f"{name} has shape {held}: receivers and givers are the same n positions")
-        if 0 in held:
-            raise InvalidCapacityError(f"{name} has shape {held}: it is empty")
-        if layers and layers[0].shape[-1] != held[-1]:
-            raise InvalidCapacityError(
-                f"{name} has shape {held}, but layer 0 has {layers[0].shape[-1]} positions: all need the same"
-            )
-        layers.append(array)
-    if not layers:
+    index, n = 0, 0
+    for given in contributions:  # not enumerate(), which would keep a layer while the next one is drawn
+        array = _layer(given, f"layer {index}", n)
+        del given
+        n = array.shape[-1]
+        yield array
+        del array
+        index += 1
+    if index == 0:
         raise InvalidCapacityError(
             f"contributions{f' of shape {shape}' if shape else ''} hold no layer: at least one is needed"
         )
-    return layers
+
+
+def _layer(given: Any, name: str, n: int) -> Any:
+    """As (n, n) or (H, n, n); n is that of layer 0, 0 for layer 0 itself."""
+    array = real(given, name)
+    held = tuple(array.shape)
+    if array.ndim == 4 and held[0] == 1:
+        array = array[0]
+    elif array.ndim == 4:
+        raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
+    if array.ndim not in (2, 3):
+        raise InvalidCapacityError(f"{name} has shape {held}: (n, n), (H, n, n) or (1, H, n, n) is needed")
+    if held[-1] != held[-2]:
+        raise InvalidCapacityError(f"{name} has shape {held}: receivers and givers are the same n positions")
+    if 0 in held:
+        raise InvalidCapacityError(f"{name} has shape {held}: it is empty")
+    if n not in (0, held[-1]):
+        raise InvalidCapacityError(f"{name} has shape {held}, but layer 0 has {n} positions: all need the same")
+    return array
 
 
 def check_entries(array: Any, name: str, axes: tuple[str, ...], *, unbounded: bool = False) -> None:
     """Raise at the first entry that is NaN, negative or (unless allowed) infinite. One pass where all is well."""
-    torch = _torch_of(array)
+    values: Any = entries(array)
+    torch = _torch_of(values)
     if torch is not None:
-        if array.numel() == 0:
+        if values.numel() == 0:
             return
-        low, high = torch.stack(torch.aminmax(array)).tolist()
+        low, high = torch.stack(torch.aminmax(values)).tolist()
     else:
-        if array.size == 0:
+        if values.size == 0:
             return
-        low, high = array.min(), array.max()
+        low, high = values.min(), values.max()
     if low >= 0 and (unbounded or high < np.inf):
         return
-    entries = host(array)
-    refused = ~(entries >= 0) | (np.isinf(entries) & (not unbounded))
-    first = np.unravel_index(int(np.argmax(refused)), entries.shape)
-    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
+    values = host(values)
+    refused = ~(values >= 0) | (np.isinf(values) & (not unbounded))
+    first = int(np.argmax(refused))
+    where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place(array, first), strict=True))
     rule = "non-negative (inf is unbounded)" if unbounded else "finite and non-negative"
     raise InvalidCapacityError(
-        f"{name} holds {entries[first]} at {place}: entries must be {rule}; its shape is {entries.shape}"
+        f"{name} holds {values.flat[first]} at {where}: entries must be {rule}; its shape is {tuple(array.shape)}"
     )
 
 

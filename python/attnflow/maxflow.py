@@ -23,6 +23,7 @@ from . import _core
 from ._frozen import Frozen
 from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
+from .storage import SparseMatrix, Stored, TriangularMatrix, as_array, as_capacities, entries, from_scipy, place
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
 
@@ -54,7 +55,7 @@ class Link:
     ----------
     giver, receiver : int
         The blocks the edges leave and enter.
-    capacities : numpy.ndarray
+    capacities : numpy.ndarray, TriangularMatrix, SparseMatrix or scipy.sparse matrix
         (n_receiver, n_giver): ``[j, k]`` is the capacity of the edge from the giver's node k to the receiver's node j.
         Or (n_giver,), a diagonal: edges from node k to node k + `offset`, those that leave the block ignored. Floating
         or integer, any strides, >= 0; 0 is no edge, infinity an unbounded one.
@@ -72,21 +73,21 @@ class Link:
 
     giver: int
     receiver: int
-    capacities: NDArray[Any]
+    capacities: Any
     offset: int = 0
 
     def __repr__(self) -> str:
-        capacities = np.asarray(self.capacities)
         offset = f", offset={self.offset}" if self.offset else ""
-        return (
-            f"Link(giver={self.giver}, receiver={self.receiver}, "
-            f"capacities={capacities.shape} {capacities.dtype}{offset})"
-        )
+        capacities: Any = from_scipy(self.capacities, "capacities")
+        if not isinstance(capacities, Stored):
+            array = np.asarray(capacities)
+            capacities = f"{array.shape} {array.dtype}"
+        return f"Link(giver={self.giver}, receiver={self.receiver}, capacities={capacities}{offset})"
 
 
 @dataclass(frozen=True, eq=False)
 class Cut(Frozen):
-    """A minimum cut, the one nearest the source.
+    """A minimum cut, the one nearest the source; of the kept edges, where some were dropped.
 
     Attributes
     ----------
@@ -165,13 +166,16 @@ class EdgeFlows(Frozen):
 class Flows(Frozen):
     """Maximum flows between every source and every sink, certified. All of it is read-only.
 
+    Where a SparseMatrix dropped edges, all of this speaks of the kept ones, except `upper`.
+
     Attributes
     ----------
     values : float64 array (n_sinks, n_sources)
         Maximum flow, in the unit of the capacities.
     lower, upper : float64 arrays (n_sinks, n_sources)
         ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. They
-        equal `values` or its neighbours in float64, unless the capacities span more than some 2^60.
+        equal `values` or its neighbours in float64, unless the capacities span more than some 2^60, or edges were
+        dropped: then `upper` bounds the flow through kept and dropped edges together (infinite where nothing does).
     bottlenecks : int32 array (n_sinks, n_sources) or None
         What limits the flow: `SOURCE`, `SINK`, `NONE`, or the number of the link (>= 0, of a layered network the layer)
         that holds the largest share of the minimum cut nearest the source. Where both the source and the sink limit it,
@@ -214,10 +218,11 @@ def layered(
 
     Parameters
     ----------
-    capacities : array (L, n, n), or a sequence of L arrays (n_l, n_(l-1))
+    capacities : array (L, n, n), or a sequence of L matrices (n_l, n_(l-1))
         ``capacities[l][j, k]`` is the capacity of the edge from node k before layer l to node j after it. float16/32/64
         or integers, any strides, finite (or infinite: unbounded) and >= 0. float32, float64, int32 and int64 are read
-        where they lie, without a copy.
+        where they lie, without a copy. In a sequence also :class:`attnflow.TriangularMatrix`,
+        :class:`attnflow.SparseMatrix` and matrices of scipy.sparse.
     sources : int, set of ints, or sequence of ints and sets of ints, optional
         Positions of the first block; a set (or any inner sequence) is one super source. Default: every position by
         itself.
@@ -253,9 +258,9 @@ def layered(
 
     Notes
     -----
-    Memory: beside the given capacities, 4 bits an edge in all and, a thread, what one flow touches (some 40 bytes for
-    about 10 edges a node). Time: O(n^2 m) a pair in the worst case; with a residual stream mostly O(L n), a few passes
-    over the source's columns and the sink's rows.
+    Memory: beside the given capacities, 3 bits for each of n_l x n_(l-1) entries, stored or not, and, a thread, what
+    one flow touches (some 40 bytes for about 10 edges a node). Time: O(n^2 m) a pair in the worst case; with a residual
+    stream mostly O(L n), a few passes over the source's columns and the sink's rows.
 
     References
     ----------
@@ -350,7 +355,7 @@ class _Edges(NamedTuple):
     name: str
     giver: int
     receiver: int
-    capacities: NDArray[Any]
+    capacities: Any  # an array, or of a storage of its own
     offset: int = 0
 
 
@@ -414,28 +419,11 @@ def _available_processors() -> int:
 # --- capacities -------------------------------------------------------------------------------------------------------
 
 
-def _as_array(value: Any, name: str) -> NDArray[Any]:
-    if isinstance(value, np.ma.MaskedArray):
-        raise InvalidCapacityError(f"{name} is a masked array; the mask would be lost: use .filled(0)")
-    if callable(getattr(value, "detach", None)):  # a torch tensor: its gradient is no business of a flow
-        value = value.detach()
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidCapacityError(f"{name} is not an array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InvalidCapacityError(
-            f"{name} has dtype {array.dtype} and shape {array.shape}; capacities must be float16, float32, float64 or "
-            "integers"
-        )
-    return array
-
-
 def _layers(capacities: Any) -> list[_Edges]:
     if isinstance(capacities, Sequence):
-        matrices = [_as_array(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
+        matrices = [as_capacities(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
-        array = _as_array(capacities, "capacities")
+        array = as_array(capacities, "capacities")
         if array.ndim != 3 or array.shape[1] != array.shape[2]:
             raise InvalidCapacityError(
                 f"capacities has shape {array.shape}; it must be (layers, n, n), or a sequence of matrices"
@@ -465,7 +453,7 @@ def _links(links: Any, sizes: list[int]) -> list[_Edges]:
         receiver = integer(link.receiver, f"the block links[{e}].receiver", low=0, high=len(sizes) - 1)
         offset = integer(link.offset, f"links[{e}].offset", low=-_LONGEST_BLOCK, high=_LONGEST_BLOCK)
         name = f"links[{e}].capacities"
-        array = _as_array(link.capacities, name)
+        array = as_capacities(link.capacities, name)
         if offset and array.ndim != 1:
             raise InvalidArgumentError(f"links[{e}].offset is {offset}, but only a diagonal (1-d) may have one")
         if giver == receiver and array.ndim != 1:
@@ -480,54 +468,68 @@ def _links(links: Any, sizes: list[int]) -> list[_Edges]:
     return edges
 
 
-def _kernel_links(edges: list[_Edges]) -> list[tuple[int, int, NDArray[Any], int]]:
-    """In the four dtypes the kernel reads: all integer, or all floating."""
-    arrays = [link.capacities for link in edges]
+def _kernel_links(edges: list[_Edges]) -> list[tuple[int, int, NDArray[Any], int, Any]]:
+    """In the four dtypes the kernel reads, all integer or all floating, and how the entries are stored."""
     # A diagonal of infinities among integers stays with the integers.
-    integral = all(a.dtype.kind in "iu" or (a.ndim == 1 and _whole(a)) for a in arrays)
+    integral = all(
+        entries(given).dtype.kind in "iu" or (given.ndim == 1 and _whole(given))
+        for given in (link.capacities for link in edges)
+    )
     convert = _as_integers if integral else _as_floats
-    return [(giver, receiver, convert(name, array), offset) for name, giver, receiver, array, offset in edges]
+    return [
+        (link.giver, link.receiver, convert(link.name, link.capacities), link.offset, _storage(link.capacities))
+        for link in edges
+    ]
+
+
+def _storage(given: Any) -> Any:
+    """None for an array, True for a triangle, what goes with the entries of a sparse matrix."""
+    if isinstance(given, SparseMatrix):
+        return given.starts, given.columns, given.dropped_in, given.dropped_out, given.dropped_causal
+    return True if isinstance(given, TriangularMatrix) else None
 
 
 def _whole(array: NDArray[Any]) -> bool:
     return bool(np.all((array == np.floor(array)) & (array != -np.inf)))
 
 
-def _as_integers(name: str, array: NDArray[Any]) -> NDArray[Any]:
+def _as_integers(name: str, given: Any) -> NDArray[Any]:
+    array = entries(given)
     if array.dtype.kind == "f":  # a diagonal of whole numbers
         unbounded = np.isposinf(array)
         finite = np.where(unbounded, 0, np.maximum(array, -1))  # the kernel refuses what is negative
         _check_largest(name, finite, _UNBOUNDED - 1, "integers must be below 2^62")
         return np.where(unbounded, _UNBOUNDED, finite.astype(np.int64))
     if array.dtype.itemsize == 8:
-        _check_largest(name, array, _UNBOUNDED - 1, "integers must be below 2^62")
+        _check_largest(name, given, _UNBOUNDED - 1, "integers must be below 2^62")
     return array.astype(np.int32 if np.can_cast(array.dtype, np.int32) else np.int64, copy=False)
 
 
-def _as_floats(name: str, array: NDArray[Any]) -> NDArray[Any]:
+def _as_floats(name: str, given: Any) -> NDArray[Any]:
+    array = entries(given)
     if array.dtype.kind in "iu":
         rule = "beside floating point, integers above 2^53 would lose digits: make all integer, or scale them down"
-        _check_largest(name, array, 1 << 53, rule)
+        _check_largest(name, given, 1 << 53, rule)
         return array.astype(np.float64)
     return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
 
 
-def _check_largest(name: str, array: NDArray[Any], limit: int, rule: str) -> None:
-    if int(array.max()) > limit:
-        raise InvalidCapacityError(f"{_entry(name, array, int(array.argmax()))}; {rule}")
+def _check_largest(name: str, given: Any, limit: int, rule: str) -> None:
+    array = entries(given)
+    if array.size and int(array.max()) > limit:
+        raise InvalidCapacityError(f"{_entry(name, given, int(array.argmax()))}; {rule}")
 
 
 def _refuse_entries(edges: list[_Edges]) -> None:
     """Name what the kernel refused, NaN or negative, as the caller knows it: the kernel numbers links."""
-    for name, _, _, array, _ in edges:
-        refused = ~(array >= 0)
+    for name, _, _, given, _ in edges:
+        refused = ~(entries(given) >= 0)
         if refused.any():
             raise InvalidCapacityError(
-                f"{_entry(name, array, int(refused.argmax()))}; the entries of {name}, of shape {array.shape}, must be "
+                f"{_entry(name, given, int(refused.argmax()))}; the entries of {name}, of shape {given.shape}, must be "
                 ">= 0"
             ) from None
 
 
-def _entry(name: str, array: NDArray[Any], flat: int) -> str:
-    place = tuple(int(index) for index in np.unravel_index(flat, array.shape))
-    return f"{name}[{', '.join(map(str, place))}] is {array[place]}"
+def _entry(name: str, given: Any, flat: int) -> str:
+    return f"{name}[{', '.join(map(str, place(given, flat)))}] is {entries(given).flat[flat]}"

@@ -5,8 +5,8 @@ Contributions may be numpy arrays or torch tensors on any device; :mod:`attnflow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .matrices import Heads
 from .maxflow import Algorithm, Flows, Link, Progress
+from .storage import SparseMatrix, Stored, TriangularMatrix, entries, from_scipy
 
 __all__ = ["Network"]
 
@@ -61,14 +62,17 @@ class Network:
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
         visible: Sequence[Any] | None = None,
+        keep: int | None = None,
+        below: float | None = None,
     ) -> Network:
         """The layered network of a model in which every position sees every other.
 
         Parameters
         ----------
-        contributions : array (L, n, n) or (L, H, n, n), or a sequence of (n, n), (H, n, n) or (1, H, n, n) arrays
+        contributions : array (L, n, n) or (L, H, n, n), or an iterable of (n, n), (H, n, n) or (1, H, n, n) arrays
             Row = receiver, column = giver, the orientation of Hugging Face attentions. numpy arrays or torch tensors on
-            any device; real, finite and non-negative, floating or integer. Rows need not sum to 1. Never modified.
+            any device; real, finite and non-negative, floating or integer. Rows need not sum to 1. Never modified. An
+            iterable's layers are drawn one at a time, and each is stored before the next one is.
         residual : float
             r in C = (1 - r) A + r I. 0.5 is the published method [1]_. Use 0 for contributions that already hold the
             residual.
@@ -80,6 +84,10 @@ class Network:
         visible : sequence of L entries, None or int array (n,), optional
             How many positions each position of a layer can see, itself included, where sliding windows or masks make
             that fewer than the default of Notes. Only calibration reads it.
+        keep, below : int, float, optional
+            Where either is given, layers are stored sparsely, after everything else: the `keep` largest capacities of
+            each row, those of at least `below`, always the straight ones. ``Flows.upper`` bounds what was dropped. See
+            :meth:`attnflow.SparseMatrix.from_dense`.
 
         Returns
         -------
@@ -93,7 +101,8 @@ class Network:
             No layers, empty or non-square matrices, layers of different sizes, a dtype that is not real, NaN, infinite
             or negative entries (with the place of the first).
         InvalidArgumentError
-            `residual` outside 0..1, unknown `heads` or `calibration`, counts in `visible` that cannot be.
+            `residual` outside 0..1, unknown `heads` or `calibration`, counts in `visible` that cannot be, `keep` or
+            `below` negative.
 
         Notes
         -----
@@ -115,7 +124,10 @@ class Network:
         >>> attnflow.Network.encoder(attentions)
         Network(sizes=(5, 5, 5, 5), n_layers=3, n_edges=75)
         """
-        return cls._layered(matrices.capacities(contributions, residual, heads, calibration, visible, causal=False))
+        store = _store("dense", keep, below)
+        return cls._layered(
+            map(store, matrices.capacities(contributions, residual, heads, calibration, visible, causal=False))
+        )
 
     @classmethod
     def decoder(
@@ -126,13 +138,19 @@ class Network:
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
         visible: Sequence[Any] | None = None,
+        storage: Literal["dense", "triangle"] = "dense",
+        keep: int | None = None,
+        below: float | None = None,
     ) -> Network:
         """The layered network of a causal model, in which position j sees positions 0..j.
 
         Parameters
         ----------
-        contributions, residual, heads, calibration, visible
+        contributions, residual, heads, calibration, visible, keep, below
             As for :meth:`encoder`; nothing may lie above the diagonal.
+        storage : "dense" or "triangle"
+            How layers are stored where neither `keep` nor `below` is given: whole, without a copy where nothing had to
+            be computed; or as an :class:`attnflow.TriangularMatrix`, half of that. The flows are the same.
 
         Returns
         -------
@@ -143,7 +161,7 @@ class Network:
         InvalidCapacityError
             As for :meth:`encoder`, and where a position draws from a later one (with the place of the first).
         InvalidArgumentError
-            As for :meth:`encoder`.
+            As for :meth:`encoder`; an unknown `storage`, or "triangle" beside `keep` or `below`.
 
         Examples
         --------
@@ -154,8 +172,17 @@ class Network:
         array([[0.333, 0.333, 0.333]])
         >>> attnflow.Network.decoder([uniform], residual=0.0, calibration="excess").source_flows().values
         array([[0., 0., 0.]])
+
+        Five layers of which one lives at a time, half of each stored:
+
+        >>> layers = (uniform for _ in range(5))
+        >>> attnflow.Network.decoder(layers, storage="triangle").nbytes == 5 * (3 + 2 + 1) * uniform.itemsize
+        True
         """
-        return cls._layered(matrices.capacities(contributions, residual, heads, calibration, visible, causal=True))
+        store = _store(storage, keep, below)
+        return cls._layered(
+            map(store, matrices.capacities(contributions, residual, heads, calibration, visible, causal=True))
+        )
 
     @classmethod
     def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink]) -> Network:
@@ -168,7 +195,8 @@ class Network:
         links : iterable of maxflow.Link, (giver, receiver, capacities) or (giver, receiver, diagonal, offset)
             ``capacities[j, k]`` is the capacity from node k of the giver to node j of the receiver. A vector over the
             giver's nodes is a diagonal: node k to node k + offset (0 where not given). ``inf`` is unbounded. Several
-            links may join the same two blocks. numpy arrays or torch tensors.
+            links may join the same two blocks. numpy arrays, torch tensors, :class:`attnflow.TriangularMatrix`,
+            :class:`attnflow.SparseMatrix`, or matrices of scipy.sparse.
 
         Returns
         -------
@@ -208,7 +236,8 @@ class Network:
                     " (giver, receiver, diagonal, offset)"
                 )
             place = f"link {index}"
-            array = matrices.real(capacities, place)
+            array = from_scipy(capacities, place)
+            array = array if isinstance(array, Stored) else matrices.real(array, place)
             if array.ndim not in (1, 2):
                 raise InvalidCapacityError(
                     f"{place} has capacities of shape {tuple(array.shape)}: a matrix or a diagonal is needed"
@@ -218,7 +247,7 @@ class Network:
                 Link(
                     integer(giver, f"links[{index}].giver"),
                     integer(receiver, f"links[{index}].receiver"),
-                    matrices.host(array),
+                    array if isinstance(array, Stored) else matrices.host(array),
                     integer(offset, f"links[{index}].offset"),
                 )
             )
@@ -287,6 +316,42 @@ class Network:
         weights[0, chosen] = 1 / len(chosen)
         weights.flags.writeable = False
         return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)))
+
+    def sparsified(self, *, keep: int | None = None, below: float | None = None) -> Network:
+        """The network of its larger edges, with certified intervals for the flows of all. Diagonals stay as they are.
+
+        Parameters
+        ----------
+        keep, below : int, float, optional
+            As for :meth:`attnflow.SparseMatrix.from_dense`, link by link.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        InvalidArgumentError
+            `keep` or `below` negative, or no number.
+
+        Examples
+        --------
+        >>> import attnflow
+        >>> network = attnflow.Network.decoder(attnflow.instances.peaked(4, 50, seed=0, residual=0))
+        >>> thin = network.sparsified(keep=5)
+        >>> flows, bounds = network.source_flows(), thin.source_flows()
+        >>> bool((bounds.lower <= flows.values).all() and (flows.values <= bounds.upper).all())
+        True
+        >>> thin.n_edges < network.n_edges / 4
+        True
+        """
+        links = [
+            link
+            if link.capacities.ndim == 1
+            else replace(link, capacities=SparseMatrix.from_dense(link.capacities, keep=keep, below=below))
+            for link in self.links
+        ]
+        return Network(self.sizes, tuple(links))
 
     def source_flows(
         self,
@@ -368,12 +433,12 @@ class Network:
 
     @cached_property
     def n_edges(self) -> int:
-        """Number of edges of positive capacity, counted in one pass on first use."""
+        """Number of edges of positive capacity, dropped ones aside, counted in one pass on first use."""
         return sum(_count_edges(link, self.sizes[link.receiver]) for link in self.links)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of capacities, views of the caller's arrays included."""
+        """Bytes of capacities as they are stored, views of the caller's arrays included."""
         return sum(link.capacities.nbytes for link in self.links)
 
     def __repr__(self) -> str:
@@ -381,13 +446,24 @@ class Network:
         return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges})"
 
     @classmethod
-    def _layered(cls, layers: list[Any]) -> Network:
-        links = tuple(Link(index, index + 1, layer) for index, layer in enumerate(layers))
-        return cls((layers[0].shape[0],) * (len(layers) + 1), links)
+    def _layered(cls, layers: Iterable[Any]) -> Network:
+        links = tuple(Link(index, index + 1, layer) for index, layer in enumerate(list(layers)))
+        return cls((links[0].capacities.shape[0],) * (len(links) + 1), links)
+
+
+def _store(storage: str, keep: int | None, below: float | None) -> Callable[[Any], Any]:
+    """How a layer's capacities are kept."""
+    if not isinstance(storage, str) or storage not in ("dense", "triangle"):
+        raise InvalidArgumentError(f'storage={storage!r} is unknown: choose "dense" or "triangle"')
+    if keep is None and below is None:
+        return TriangularMatrix.from_dense if storage == "triangle" else lambda layer: layer
+    if storage == "triangle":
+        raise InvalidArgumentError(f'storage="triangle" keeps every edge, but keep={keep!r}, below={below!r} drop some')
+    return lambda layer: SparseMatrix.from_dense(layer, keep=keep, below=below)
 
 
 def _count_edges(link: Link, n_receivers: int) -> int:
-    capacities = link.capacities
-    if capacities.ndim == 1:  # edges k -> k + offset that end outside the receiver do not exist
+    capacities = entries(link.capacities)
+    if link.capacities.ndim == 1:  # edges k -> k + offset that end outside the receiver do not exist
         capacities = capacities[max(0, -link.offset) : max(0, n_receivers - link.offset)]
     return int(np.count_nonzero(capacities))

@@ -20,13 +20,14 @@
 // == 1, so the finest bits are exactly the edges of positive capacity.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <vector>
 
+#include "attnflow/entries.hpp"
 #include "attnflow/network.hpp"
 
 namespace attnflow {
@@ -39,10 +40,10 @@ using Pause = std::function<void()>;
 struct CapacitySurvey {
     explicit CapacitySurvey(const Network& network, const Pause& pause = {});
 
-    std::vector<double> row_sum;  // [row] sum of the capacities of one (link, receiver) row; infinity allowed
+    std::vector<double> row_sum;  // [row] sum of one (link, receiver) row, dropped edges included; infinity allowed
     double largest = 0;           // largest finite capacity
     double smallest = std::numeric_limits<double>::infinity();  // smallest positive one
-    double total = 0;                                           // sum of the finite capacities
+    double total = 0;                                           // sum of the finite capacities, dropped edges included
     bool integers = true;                                       // every link holds integers
 };
 
@@ -63,6 +64,11 @@ class Quantum {
         return x >= static_cast<double>(unbounded) ? unbounded : static_cast<Units>(x);
     }
     Units floor(std::int64_t c) const { return c < unbounded ? c : unbounded; }
+    /// The least number of quanta that is no less than c >= 0.
+    Units ceil(double c) const {
+        if (exact(c)) return floor(c);
+        return std::min(floor(c) + 1, unbounded);
+    }
     bool exact(double c) const {
         const double x = in_quanta(c);
         if (x >= static_cast<double>(unbounded)) return true;
@@ -98,7 +104,7 @@ class CapacityIndex {
     const Quantum& quantum() const { return quantum_; }
     Units threshold(std::size_t scale) const { return thresholds_[scale]; }
 
-    /// Givers k of a dense link's row with q(c) >= threshold(scale): words(giver block) words.
+    /// Givers k of a matrix's row with q(c) >= threshold(scale): words(giver block) words.
     const Word* bits(std::size_t scale, std::size_t link, std::size_t receiver) const {
         const LinkIndex& index = index_[link];
         return bits_.data() + index.first_word + (scale * index.rows + receiver) * index.words;
@@ -108,22 +114,27 @@ class CapacityIndex {
     Units at(std::size_t link, std::size_t receiver, std::size_t giver) const {
         const LinkIndex& index = index_[link];
         if (receiver == giver && !index.straight.empty()) return index.straight[giver];
-        return read(network_.links()[link], receiver, giver);
+        const Link& view = network_.links()[link];
+        return view.storage == Storage::strided ? read(view.scalar, entry_of_strided(view, receiver, giver))
+                                                : read_stored(link, receiver, giver);
     }
 
-    /// q of all edges into one receiver / out of one giver of a dense link; `out` holds one entry a giver / receiver.
+    /// q of the edges into one receiver of a matrix from givers first ... first + n - 1.
+    void stretch(std::size_t link, std::size_t receiver, std::size_t first, std::size_t n, Units* out) const;
+
+    /// q of all edges into one receiver / out of one giver of a matrix; `out` holds one entry a giver / receiver.
     void row(std::size_t link, std::size_t receiver, Units* out) const;
     void column(std::size_t link, std::size_t giver, Units* out) const;
 
-    /// q of the edges k -> k of a square dense link, or of a diagonal of offset 0; empty otherwise.
+    /// q of the edges k -> k of a square matrix, or of a diagonal of offset 0; empty otherwise.
     const std::vector<Units>& straight(std::size_t link) const { return index_[link].straight; }
 
-    /// Positions of a square dense link whose straight edge has a capacity; nullptr for other links.
+    /// Positions of a square matrix whose straight edge has a capacity; nullptr for other links.
     const Word* straight_bits(std::size_t link) const {
         return index_[link].straight_bits.empty() ? nullptr : index_[link].straight_bits.data();
     }
 
-    /// Words of a dense link's rows that hold any capacity: of all rows 64 * group ... 64 * group + 63. In a causal matrix
+    /// Words of a matrix's rows that hold any capacity: of all rows 64 * group ... 64 * group + 63. In a causal matrix
     /// that is half of them.
     struct Range {
         std::uint32_t low = 0, high = 0;  // low <= word < high
@@ -144,11 +155,12 @@ class CapacityIndex {
    private:
     struct LinkIndex {
         std::size_t first_word = 0, rows = 0, words = 0;
-        std::vector<Units> straight;      // q(C[k, k]) of a square dense link, or of a diagonal with offset 0
-        std::vector<Word> straight_bits;  // straight[k] > 0; dense links only
-        std::vector<Range> extents;       // [receiver / 64]; dense links only
+        std::vector<Units> straight;      // q(C[k, k]) of a square matrix, or of a diagonal with offset 0
+        std::vector<Word> straight_bits;  // straight[k] > 0; matrices only
+        std::vector<Range> extents;       // [receiver / 64]; matrices only
     };
-    Units read(const Link& link, std::size_t receiver, std::size_t giver) const;
+    Units read(Scalar scalar, const std::byte* where) const;
+    Units read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const;
 
     const Network& network_;
     Quantum quantum_;
@@ -159,23 +171,8 @@ class CapacityIndex {
     std::uint64_t n_vanished_ = 0;
 };
 
-/// The first byte of an entry; a diagonal's data is a vector over givers.
-inline const std::byte* entry(const Link& link, std::size_t receiver, std::size_t giver) {
-    const auto row = link.diagonal ? 0 : static_cast<std::ptrdiff_t>(receiver) * link.row_stride;
-    return link.data + row + static_cast<std::ptrdiff_t>(giver) * link.column_stride;
-}
-
-/// An entry's value. memcpy: strided views need not be aligned.
-template <class T>
-inline T load(const std::byte* where) {
-    T value;
-    std::memcpy(&value, where, sizeof(T));
-    return value;
-}
-
-inline Units CapacityIndex::read(const Link& link, std::size_t receiver, std::size_t giver) const {
-    const std::byte* where = entry(link, receiver, giver);
-    switch (link.scalar) {
+inline Units CapacityIndex::read(Scalar scalar, const std::byte* where) const {
+    switch (scalar) {
         case Scalar::float32: return quantum_.floor(static_cast<double>(load<float>(where)));
         case Scalar::float64: return quantum_.floor(load<double>(where));
         case Scalar::int32: return load<std::int32_t>(where);

@@ -16,7 +16,7 @@ struct CutCapacity {
     std::vector<Units> by_link;  // [link] share of units
 };
 
-/// Reads the original capacities of the cut's edges. O(rows * words), plus the cut.
+/// Reads the original capacities of the cut's edges. O(rows * words) where both sides hold many nodes, plus the cut.
 CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word>& source_side);
 
 /// Throws CertificateFailure unless: 0 <= flow <= capacity on every edge; what enters every node but the terminals

@@ -61,7 +61,8 @@ struct Statistics {
 struct Answer {
     Quantum quantum;
     std::vector<Units> value;              // [pair] maximum flow of the quantised network: feasible in the given one
-    std::vector<Units> upper;              // [pair] the minimum cut in the given capacities, rounded up to quanta
+    std::vector<Units> upper;              // [pair] no less than a cut in the given capacities, dropped edges included;
+                                           // from `unbounded` on, no bound
     std::vector<std::int32_t> bottleneck;  // [pair] see Bottleneck; empty unless asked for
     std::vector<Word> source_side;         // [pair][Network word]; empty unless asked for
     std::vector<EdgeFlow> flows;           // positive ones; empty unless asked for

@@ -29,6 +29,12 @@ inline bool test_bit(const Word* words, std::size_t i) { return (words[i / word_
 inline void set_bit(Word* words, std::size_t i) { words[i / word_bits] |= Word{1} << (i % word_bits); }
 inline void clear_bit(Word* words, std::size_t i) { words[i / word_bits] &= ~(Word{1} << (i % word_bits)); }
 
+/// Word w of the set of all positions of a block of `size` nodes.
+constexpr Word word_of_all(std::size_t w, std::size_t size) {
+    const std::size_t left = size - w * word_bits;
+    return left >= word_bits ? ~Word{0} : (Word{1} << left) - 1;
+}
+
 /// Calls visit(position) for every bit of `word`, which starts at position `base`.
 template <class Visit>
 inline void for_each_bit(Word word, std::size_t base, Visit&& visit) {
