@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from environment import ROOT, record
+from attnflow import bench
+from environment import RESULTS
 
 
 class Scale(NamedTuple):
@@ -44,7 +45,7 @@ RUN = 64
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table, write benchmarks/results/scale.json; fail if a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scale.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "scale.json")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=600.0, help="for the sources of a case")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases with TEXT in their name")
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f" {row['mean_interval']:.3g} |"
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({**record(), "threads": options.threads, "cases": rows}, indent=1) + "\n")
+    options.output.write_text(
+        json.dumps({**bench.record(), "threads": options.threads, "cases": rows}, indent=1) + "\n"
+    )
     return int(any(row["peak_bytes"] > row["limit_gib"] * 2**30 for row in rows))
 
 
