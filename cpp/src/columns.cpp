@@ -332,7 +332,7 @@ void ColumnFlow::exchange_wants_of_urgent(const Takers& to) {
     aside_.resize(urgent_.size(), {0, 0});
     for (std::size_t i = 0; i < urgent_.size(); ++i) {
         std::swap(to.gather[urgent_[i]], aside_[i].first);
-        std::swap(to.keep[urgent_[i]], aside_[i].second);
+        if (to.keep != none_.data()) std::swap(to.keep[urgent_[i]], aside_[i].second);
     }
 }
 
@@ -369,7 +369,7 @@ void ColumnFlow::between_columns(Use use) {
         open_.assign(urgent_.begin() + static_cast<std::ptrdiff_t>(n_lacking_), urgent_.end());
         if (left_ > 0 && !open_.empty()) perform(sweep);
         // Those had their turn in this layer, and an edge is used once.
-        if (to.keep != none_.data()) exchange_wants_of_urgent(to);
+        exchange_wants_of_urgent(to);
         find_takers(n_, to, open_);
         if (open_.size() * worth_pouring >= n_ && use != Use::spike) pour_out(l, to);
         if (use != Use::spike) hide_poured(l);
@@ -377,7 +377,7 @@ void ColumnFlow::between_columns(Use use) {
             sweep.spike_room = spike_room_ - spike_used_;
             perform(sweep);
         }
-        if (to.keep != none_.data()) exchange_wants_of_urgent(to);
+        exchange_wants_of_urgent(to);
         show_poured();
         room_used_ += room - to.gather_room;
         depart_later(l, room - to.gather_room);
