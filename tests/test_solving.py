@@ -161,10 +161,10 @@ def test_answers_do_not_depend_on_what_was_solved_before(peaked, full):
 
 
 def test_memory_does_not_grow_with_the_sources(slow):
-    once, thrice = (maxflow.layered(slow, sources=[*range(50)] * times, threads=1).stats for times in (1, 3))
-    # The largest of the solves counts, and which of them try the columns first depends on how many went before.
-    assert thrice["workspace_bytes"] <= 1.1 * once["workspace_bytes"]
-    assert thrice["index_bytes"] == once["index_bytes"]
-    # Nothing is copied, so this is all there is: at most what a copy and 30 % would take, on an instance whose flows
-    # spread over a seventh of the edges. Real attention takes a tenth to a quarter: benchmarks/memory.py.
-    assert once["index_bytes"] + once["workspace_bytes"] <= 1.3 * slow.nbytes
+    few, many = (maxflow.layered(slow, sources=[*range(50)] * times, threads=1).stats for times in (3, 9))
+    # The largest of the solves counts, and which of them goes which way depends on how many went before.
+    assert many["workspace_bytes"] <= 1.1 * few["workspace_bytes"]
+    assert many["index_bytes"] == few["index_bytes"]
+    # Nothing is copied, so this is all there is, on an instance whose flows spread over a seventh of the edges: the flow
+    # that sources share and one of their own. Real attention takes a quarter: benchmarks/memory.py.
+    assert few["index_bytes"] + few["workspace_bytes"] <= 1.5 * slow.nbytes
