@@ -167,4 +167,4 @@ def test_memory_does_not_grow_with_the_sources(slow):
     assert many["index_bytes"] == few["index_bytes"]
     # Nothing is copied, so this is all there is, on an instance whose flows spread over a seventh of the edges: the flow
     # that sources share and one of their own. Real attention takes a quarter: benchmarks/memory.py.
-    assert few["index_bytes"] + few["workspace_bytes"] <= 1.5 * slow.nbytes
+    assert few["index_bytes"] + few["workspace_bytes"] <= 1.6 * slow.nbytes

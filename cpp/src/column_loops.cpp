@@ -400,34 +400,19 @@ ATTNFLOW_INLINE Units pour_all(std::size_t n, const Pour& pour) {
 
 }  // namespace
 
-namespace {
-
-// Positions first ... first + 7 where `amount` is positive.
-template <class L>
-ATTNFLOW_INLINE void note_positive(const L& amount, std::size_t first, std::vector<std::uint32_t>& positions) {
-    if (!L::max(amount, L::all(0)).any()) return;
-    Units each[n_lanes];
-    amount.store(each);
-    for (std::size_t lane = 0; lane < n_lanes; ++lane)
-        if (each[lane] > 0) positions.push_back(static_cast<std::uint32_t>(first + lane));
-}
-
-}  // namespace
-
 ATTNFLOW_DISPATCH void find_takers(std::size_t n, const Takers& of, std::vector<std::uint32_t>& takers) {
+    const Lanes none = Lanes::all(0);
     takers.clear();
     for (std::size_t k = 0; k < n; k += n_lanes) {
-        const Lanes gather = of.gather_room > 0 ? Lanes::load(of.gather + k) : Lanes::all(0);
+        const Lanes gather = of.gather_room > 0 ? Lanes::load(of.gather + k) : none;
         const Lanes space = Lanes::load(of.ahead + k) - Lanes::load(of.added + k);
-        note_positive(Lanes::min(gather + Lanes::load(of.keep + k), space), k, takers);
+        const Lanes want = Lanes::max(Lanes::min(gather + Lanes::load(of.keep + k), space), none);
+        if (!want.any()) continue;
+        Units each[n_lanes];
+        want.store(each);
+        for (std::size_t lane = 0; lane < n_lanes; ++lane)
+            if (each[lane] > 0) takers.push_back(static_cast<std::uint32_t>(k + lane));
     }
-}
-
-ATTNFLOW_DISPATCH void find_heavy(std::size_t n, const Units* direct, const Units* spike, Units much,
-                                  std::vector<std::uint32_t>& givers) {
-    givers.clear();
-    for (std::size_t k = 0; k < n; k += n_lanes)
-        note_positive(Lanes::load(direct + k) + Lanes::load(spike + k) - Lanes::all(much), k, givers);
 }
 
 ATTNFLOW_DISPATCH Units run(Sweep& sweep) { return sweep_all<Lanes>(sweep); }

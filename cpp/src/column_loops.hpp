@@ -105,9 +105,6 @@ struct Takers {
 /// Those that want something and can hold it.
 void find_takers(std::size_t n, const Takers& of, std::vector<std::uint32_t>& takers);
 
-/// Those that have more than `much` to give.
-void find_heavy(std::size_t n, const Units* direct, const Units* spike, Units much, std::vector<std::uint32_t>& givers);
-
 /// Columns pass to each other through one layer: eight givers at a time, all takers that still want something.
 struct Sweep {
     const Rows& rows;

@@ -33,7 +33,7 @@ bool ColumnFlow::find_layers(std::uint32_t source_block, std::uint32_t sink_bloc
 template <class Self, class Visit>
 void ColumnFlow::for_each_array(Self& self, Visit&& visit) {
     for (auto* array : {&self.into_sink_, &self.gatherable_, &self.narrowest_, &self.arrival_, &self.departure_,
-                        &self.slack_, &self.ahead_, &self.columns_, &self.kept_columns_, &self.taken_})
+                        &self.slack_, &self.ahead_, &self.columns_, &self.taken_})
         visit(*array, false);
     for (auto* array :
          {&self.to_gather_,        &self.held_,         &self.wanted_first_,  &self.wanted_,   &self.to_gather_after_,
@@ -64,9 +64,6 @@ void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
     for (Array* array : {&spent_, &collected_, &room_, &through_source_, &much_}) array->assign(layers_.size(), 0);
     sink_limit_.assign(layers_.size() + 1, unbounded);
     next_.resize(layers_.size() * n_);
-    slot_of_.assign(layers_.size() * n_, 0);
-    kept_columns_.resize(n_slots * stride_);
-    in_slot_.fill(nullptr);
     Units most = 0;
     for (std::size_t l = last_; l > 0; --l) {
         Units* into = at(into_sink_, l);
@@ -270,43 +267,26 @@ void ColumnFlow::perform(Sweep& sweep) {
     spike_used_ = spike_room_ - sweep.spike_room;
 }
 
-// C[layer][k, giver], 0 for k = giver. Neighbours of the source have been copied with its own; others are kept a while.
-const Units* ColumnFlow::column_of(std::size_t layer, std::size_t giver) {
-    if (giver - first_of_batch_ < batch) return column(layer, giver);
-    std::uint32_t& slot = slot_of_[layer * n_ + giver];
-    if (slot == 0) {
-        const std::size_t free = next_slot_++ % n_slots;
-        if (in_slot_[free] != nullptr) *in_slot_[free] = 0;
-        in_slot_[free] = &slot;
-        slot = static_cast<std::uint32_t>(free) + 1;
-        Units* out = at(kept_columns_, free);
-        capacities_.column(layers_[layer], giver, out);
-        for (std::size_t k = 0; k < n_; ++k) out[k] = std::min(out[k], most_of_an_edge);
-        out[giver] = 0;
-    }
-    return at(kept_columns_, slot - 1);
-}
-
-// Neighbours of the source get most of what it gives away (heads that attend to the token before), and some positions get
-// much from everybody. They need hundreds of edges each to pass it on.
+// Neighbours of the source get most of what it gives away (heads that attend to the token before), and need hundreds of
+// edges each to pass it on. Their columns have been copied with its own.
 void ColumnFlow::pour_out(std::size_t layer, Takers& to) {
-    find_heavy(n_, spare_direct_.data(), spare_spike_.data(), much_[layer], heavy_);
-    for (const std::uint32_t k : heavy_) {
+    const std::size_t end = std::min(first_of_batch_ + batch, n_);
+    for (std::size_t k = first_of_batch_; k < end && left_ > 0; ++k) {
         Units &direct = spare_direct_[k], &spike = spare_spike_[k];
         const Units from_spike = std::min(spike, std::max(spike_room_ - spike_used_, Units{0}));
         const Units most = std::min(direct + from_spike, behind_[k] - added_[k]);
         if (most <= much_[layer]) continue;
-        const Units passed = attnflow::pour_out(
-            n_, Pour{column_of(layer, k), static_cast<std::uint32_t>(layer), k, direct, from_spike, most, to, log_});
+        const Units passed =
+            attnflow::pour_out(n_, Pour{column(layer, k), static_cast<std::uint32_t>(layer),
+                                        static_cast<std::uint32_t>(k), direct, from_spike, most, to, log_});
         const Units of_spike = passed - std::min(passed, direct);
         left_ -= passed;
         added_[k] += passed;
         spike_used_ += of_spike;
         spike_used_by_[k] += of_spike;
-        poured_.push_back({static_cast<std::uint32_t>(layer), k});
+        poured_.push_back({static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(k)});
         direct -= passed - of_spike;
         spike -= of_spike;
-        if (left_ == 0) return;
     }
 }
 
@@ -518,8 +498,8 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
 }
 
 std::size_t ColumnFlow::bytes() const {
-    std::size_t total = transfers_.capacity() * sizeof(Transfer) +
-                        (next_.capacity() + slot_of_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
+    std::size_t total =
+        transfers_.capacity() * sizeof(Transfer) + (next_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
     for_each_array(*this, [&](const Array& array, bool) { total += array.capacity() * sizeof(Units); });
     return total;
 }

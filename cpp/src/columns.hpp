@@ -36,7 +36,6 @@
 // (column_loops.hpp), and the columns of sixteen neighbouring sources, which share cache lines, are copied together.
 #pragma once
 
-#include <array>
 #include <vector>
 
 #include "attnflow/capacity.hpp"
@@ -91,7 +90,6 @@ class ColumnFlow {
     Takers takers_of(std::size_t layer);
     Sweep sweep_of(std::size_t layer, Takers& to);
     void perform(Sweep& sweep);
-    const Units* column_of(std::size_t layer, std::size_t giver);
     void pour_out(std::size_t layer, Takers& to);
     void hide_poured(std::size_t layer);
     void show_poured();
@@ -138,13 +136,6 @@ class ColumnFlow {
     std::vector<std::uint32_t> layers_of_batch_;
     std::size_t first_of_batch_ = 0;
     Array columns_;  // [source - first_of_batch_][layer][k]
-
-    // Of others that had much to give.
-    static constexpr std::size_t n_slots = 64;
-    Array kept_columns_;                             // [slot][k]
-    std::vector<std::uint32_t> slot_of_;             // [layer][k] 1 + slot, or 0
-    std::array<std::uint32_t*, n_slots> in_slot_{};  // which entry of slot_of_ names it
-    std::size_t next_slot_ = 0;
 
     // Of the pair: first pass.
     std::size_t s_ = 0;
