@@ -8,8 +8,11 @@ namespace attnflow {
 
 void ColumnFlow::load(Residual& residual) {
     if (!can_load()) return;
+    const auto send_of = [&](Units capacity, std::size_t layer, std::size_t receiver, std::size_t giver, Units amount) {
+        if (amount > 0) residual.preload(layers_[layer], receiver, giver, amount, capacity);
+    };
     const auto send = [&](std::size_t layer, std::size_t receiver, std::size_t giver, Units amount) {
-        if (amount > 0) residual.preload(layers_[layer], receiver, giver, amount);
+        if (amount > 0) send_of(capacities_.at(layers_[layer], receiver, giver), layer, receiver, giver, amount);
     };
     complete();
     Units through_source = 0, through_sink = direct_;
@@ -33,11 +36,18 @@ void ColumnFlow::load(Residual& residual) {
         const Units* arrival = at(arrival_, l);
         const Units* departure = at(departure_, l);
         for (std::size_t k = 0; k < n_; ++k) {
-            send(l, k, s_, arrival[k]);
-            send(l, t_, k, departure[k]);
+            // Columns were copied with capacities cut at most_of_an_edge.
+            if (l == last_ || column(l)[k] == most_of_an_edge)
+                send(l, k, s_, arrival[k]);
+            else
+                send_of(column(l)[k], l, k, s_, arrival[k]);
+            if (l == 0)
+                send(l, t_, k, departure[k]);
+            else
+                send_of(at(into_sink_, l)[k], l, t_, k, departure[k]);
             if (k == s_ || k == t_) continue;
             stock[k] -= departure[k];
-            send(l, k, k, stock[k]);
+            send_of(straight(l)[k], l, k, k, stock[k]);
             stock[k] += coming[k];
         }
         if (s_ == t_) {

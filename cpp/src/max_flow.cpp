@@ -247,6 +247,7 @@ class Worker {
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+        givers_reached_.clear();
         shared_.enter_sink(residual_);
         cuts_.clear();
         if (!dropped_.any()) return;
@@ -322,6 +323,22 @@ class Worker {
         return units >= enough ? enough : std::min(enough, saturating_sum(units, dropped_.across(source_side)));
     }
 
+    // The last answer, as long as sources reach the same givers of the sinks.
+    Bound into_sinks_from_reached() {
+        bool same = !givers_reached_.empty();
+        for (const Node node : terminals_.sink_nodes)
+            for (const std::uint32_t e : net_.links_into(net_.block_of(node))) {
+                const std::size_t first = net_.first_word(net_.links()[e].giver);
+                for (std::size_t w = first; same && w < first + net_.words(net_.links()[e].giver); ++w)
+                    same = reached_[w] == givers_reached_[w];
+            }
+        if (!same) {
+            from_reached_ = into_sinks(reached_);
+            givers_reached_ = reached_;
+        }
+        return from_reached_;
+    }
+
     // Bounds the flow through all edges, dropped ones included, by the candidates that dropped.hpp names. `cut`: nearest
     // the sources, what explore() found, where the flow is limited at neither end.
     Units upper_of_all(const Bound& out, const Bound& in, const CutCapacity* cut) {
@@ -395,7 +412,7 @@ class Worker {
 
         const Bound out = out_of_sources(reaching_);
         nodes_reached(capacities_, terminals_.sources, reached_);
-        const Bound in = into_sinks(reached_);
+        const Bound in = into_sinks_from_reached();
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
         const Units at_terminals = std::min(out.units, in.units),
@@ -465,6 +482,8 @@ class Worker {
     Terminals terminals_;
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;
+    std::vector<Word> givers_reached_;  // when from_reached_ was added up; empty: not for this sink
+    Bound from_reached_;
     SinkCuts cuts_;
     std::vector<Word> everyone_, without_sinks_, side_;  // where something was dropped
     Units all_into_sinks_ = 0;

@@ -212,10 +212,9 @@ void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, E
         set_row_bit(link, receiver, giver, false);
 }
 
-void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount) {
+void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount, Units capacity) {
     const LinkView& view = links_[link];
     const bool straight = receiver == giver && view.straight_flow != nullptr;
-    const Units capacity = capacities_.at(link, receiver, giver);
     if (straight) {
         view.straight_flow[giver] = amount;
         straight_changed_ = true;

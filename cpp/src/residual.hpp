@@ -110,8 +110,9 @@ class Residual {
 
     /// Sends `amount` <= edge.left along an edge, looked up by edge() and unchanged since.
     void push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount);
-    /// Puts flow on an edge that has none yet, ahead of the searches: rows heed it from the next set_scale() on.
-    void preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount);
+    /// Puts flow on an edge of that capacity that has none yet, ahead of the searches: rows heed it from the next
+    /// set_scale() on.
+    void preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount, Units capacity);
     /// Takes `amount` <= flow off an edge that has a record, or off a straight edge.
     void cancel(EdgeId id, Units amount);
     void cancel_straight(std::size_t link, std::size_t position, Units amount);
