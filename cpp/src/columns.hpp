@@ -14,13 +14,14 @@
 //   in between its stock passes straight edges.
 //
 // First pass, layer by layer: a column takes in what it can give to the sink's column later (as early as it can), then
-// what it can give to the sink at last (the source's column leaves to the last useful layer what that one can do). Second
-// pass: a column that could give more takes it from columns that could take in more than they can give, by an edge between
-// the two. Third pass: the same through a column in between, for the few columns that lack a good part of the rest (class
-// tokens, separators). Where all that falls short of the bound it is done once more, with what the first attempt taught:
-// who went short comes first; what the source gave away at layer 0, which can only go where it went, is passed on before
-// the spike, which can go anywhere; and where only the sink's column went short, which wants early, nothing of layer 0 is
-// kept to the end that could be had later.
+// what it can give to the sink at last (the source's column leaves to the last useful layer what that one can do).
+// Second pass: a column that could give more takes it from columns that could take in more than they can give, by an
+// edge between the two; who has much to give, as neighbours of the source do, pours it into hundreds of edges at once.
+// Third pass: the same through a column in between, for the few columns that lack a good part of the rest (class
+// tokens, separators). Where all that falls short of the bound it is done once more, with what the first attempt
+// taught: who went short comes first; what the source gave away at layer 0, which can only go where it went, is passed
+// on before the spike, which can go anywhere; and where only the sink's column went short, which wants early, nothing
+// of layer 0 is kept to the end that could be had later.
 //
 // What is taken in is sure to arrive, because it is accounted for at once, against every edge on its way:
 //   - gatherable[l][k]: what k can give to the sink's column if it has it after layer l;
