@@ -165,6 +165,6 @@ def test_memory_does_not_grow_with_the_sources(slow):
     # The largest of the solves counts, and which of them goes which way depends on how many went before.
     assert many["workspace_bytes"] <= 1.1 * few["workspace_bytes"]
     assert many["index_bytes"] == few["index_bytes"]
-    # Nothing is copied, so this is all there is, on an instance whose flows spread over a seventh of the edges: the flow
-    # that sources share and one of their own. Real attention takes a quarter: benchmarks/memory.py.
+    # Nothing is copied, so this is all there is, on an instance whose flows spread over a seventh of the edges: the
+    # flow that sources share and one of their own. Real attention takes a quarter: benchmarks/memory.py.
     assert few["index_bytes"] + few["workspace_bytes"] <= 1.6 * slow.nbytes

@@ -11,6 +11,7 @@
 
 #include "attnflow/errors.hpp"
 #include "lanes.hpp"
+#include "parallel.hpp"
 
 namespace attnflow {
 namespace {
@@ -221,43 +222,59 @@ void pause_at(std::size_t row, const Pause& pause) {
     if (pause && row % 16 == 0) pause();
 }
 
+// All rows of a link, and the sum of each.
+RowSurvey survey_link(const Network& network, std::size_t e, const Pause& pause, double* row_sum) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    const Link& link = network.links()[e];
+    const std::size_t givers = network.size(link.giver), receivers = network.size(link.receiver);
+    RowSurvey all;
+    with_scalar(link.scalar, [&](auto zero) {
+        using T = decltype(zero);
+        const auto take = [&](std::size_t receiver, const StoredRow& entries, bool counts) {
+            const RowSurvey row = survey_row<T>(entries.first, entries.step, entries.n);
+            if (row.bad) refuse<T>(link, e, receiver, entries);
+            if (!counts) return;
+            all.largest = std::max(all.largest, row.largest);
+            all.smallest = std::min(all.smallest, row.smallest);
+            const double dropped = link.dropped_in != nullptr ? link.dropped_in[receiver] : 0;
+            all.sum += row.sum + dropped;
+            row_sum[receiver] = row.endless ? infinity : row.sum + dropped;
+        };
+        if (!link.diagonal()) {
+            for (std::size_t j = 0; j < receivers; ++j) {
+                pause_at(j, pause);
+                take(j, stored_row(link, j, givers), true);
+            }
+            return;
+        }
+        for (std::uint32_t k = 0; k < givers; ++k) {  // entries that point outside the block are read, not used
+            const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+            const bool inside = j >= 0 && j < static_cast<std::int64_t>(receivers);
+            take(inside ? static_cast<std::size_t>(j) : 0, {entry(link, 0, k), 0, 1, &k}, inside);
+        }
+    });
+    return all;
+}
+
 }  // namespace
 
-CapacitySurvey::CapacitySurvey(const Network& network, const Pause& pause) : row_sum(network.n_rows(), 0.0) {
-    const double infinity = std::numeric_limits<double>::infinity();
-    for (std::size_t e = 0; e < network.links().size(); ++e) {
-        const Link& link = network.links()[e];
-        const std::size_t givers = network.size(link.giver), receivers = network.size(link.receiver);
-        const bool integer = link.scalar == Scalar::int32 || link.scalar == Scalar::int64;
-        if (e > 0 && integer != integers)
+CapacitySurvey::CapacitySurvey(const Network& network, const Pause& pause, unsigned threads)
+    : row_sum(network.n_rows(), 0.0) {
+    const auto integer = [](const Link& link) { return link.scalar == Scalar::int32 || link.scalar == Scalar::int64; };
+    const std::vector<Link>& links = network.links();
+    for (std::size_t e = 1; e < links.size(); ++e)
+        if (integer(links[e]) != integer(links[e - 1]))
             throw InvalidArgument("link " + std::to_string(e) + " and link " + std::to_string(e - 1) +
                                   " mix integers and floating point; links must all be of one kind");
-        integers = integer;
-        with_scalar(link.scalar, [&](auto zero) {
-            using T = decltype(zero);
-            const auto take = [&](std::size_t receiver, const StoredRow& entries, bool counts) {
-                const RowSurvey row = survey_row<T>(entries.first, entries.step, entries.n);
-                if (row.bad) refuse<T>(link, e, receiver, entries);
-                if (!counts) return;
-                largest = std::max(largest, row.largest);
-                smallest = std::min(smallest, row.smallest);
-                const double dropped = link.dropped_in != nullptr ? link.dropped_in[receiver] : 0;
-                total += row.sum + dropped;
-                row_sum[network.first_row(e) + receiver] = row.endless ? infinity : row.sum + dropped;
-            };
-            if (!link.diagonal()) {
-                for (std::size_t j = 0; j < receivers; ++j) {
-                    pause_at(j, pause);
-                    take(j, stored_row(link, j, givers), true);
-                }
-                return;
-            }
-            for (std::uint32_t k = 0; k < givers; ++k) {  // entries that point outside the block are read, not used
-                const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-                const bool inside = j >= 0 && j < static_cast<std::int64_t>(receivers);
-                take(inside ? static_cast<std::size_t>(j) : 0, {entry(link, 0, k), 0, 1, &k}, inside);
-            }
-        });
+    if (!links.empty()) integers = integer(links[0]);
+    std::vector<RowSurvey> all(links.size());  // of a link each
+    for_each_part(links.size(), threads, pause, [&](std::size_t e, const Pause& own) {
+        all[e] = survey_link(network, e, own, row_sum.data() + network.first_row(e));
+    });
+    for (const RowSurvey& link : all) {  // in one order, whoever was first: sums round
+        largest = std::max(largest, link.largest);
+        smallest = std::min(smallest, link.smallest);
+        total += link.sum;
     }
 }
 
@@ -297,7 +314,7 @@ double Quantum::upper(Units units) const {
 }
 
 CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum,
-                             const Pause& pause)
+                             const Pause& pause, unsigned threads)
     : network_(network), quantum_(quantum), index_(network.links().size()) {
     // Scales 2^5 and 2^10 below the largest capacity, then everything: attention spans many orders of magnitude, and a
     // flow routed on the fat edges first needs far fewer paths. docs/design/kernel.md has the other choices measured.
@@ -315,81 +332,85 @@ CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& surve
         total += n_scales * index_[e].rows * index_[e].words;
     }
     bits_.assign(total, 0);
-
-    for (std::size_t e = 0; e < index_.size(); ++e) {
-        const Link& link = network.links()[e];
-        LinkIndex& index = index_[e];
-        const std::size_t givers = network.size(link.giver);
-        const bool straight = link.offset == 0 && givers == network.size(link.receiver);
-        if (straight)
-            for (std::size_t k = 0; k < givers; ++k) {
-                const std::byte* where = entry(link, k, k);
-                index.straight.push_back(where != nullptr ? read(link.scalar, where) : 0);
-            }
-        if (straight && !link.diagonal()) {
-            index.straight_bits.assign(index.words, 0);
-            for (std::size_t k = 0; k < givers; ++k)
-                if (index.straight[k] > 0) set_bit(index.straight_bits.data(), k);
-        }
-        with_scalar(link.scalar, [&](auto zero) {
-            using T = decltype(zero);
-            // From here on every T is a whole number of quanta.
-            const double exact_from = std::ldexp(1.0, std::numeric_limits<T>::digits - 1 - quantum_.exponent());
-            const bool check =
-                std::is_floating_point_v<T> &&
-                !(survey.smallest >= exact_from && exact_from >= static_cast<double>(std::numeric_limits<T>::min()));
-            const auto check_exact = [&](const T* c, std::size_t n) {
-                if constexpr (std::is_floating_point_v<T>) {
-                    bool exact = true;
-                    for (std::size_t i = 0; i < n; ++i) exact &= quantum_.exact(static_cast<double>(c[i]));
-                    if (exact) return;
-                    all_exact_ = false;
-                    for (std::size_t i = 0; i < n; ++i)
-                        n_vanished_ += c[i] > T{0} && quantum_.floor(static_cast<double>(c[i])) == 0;
-                }
-            };
-            if (link.diagonal()) {
-                for (std::size_t k = 0; k < givers; ++k) {
-                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-                    if (j < 0 || j >= static_cast<std::int64_t>(network.size(link.receiver))) continue;
-                    const T c = load<T>(entry(link, 0, k));
-                    if (check) check_exact(&c, 1);
-                }
-                return;
-            }
-            std::array<T, n_scales> at_least{};
-            std::size_t coarsest = n_scales;  // beyond an int32's range there are no bits to set
-            while (coarsest > 0 && (!std::is_same_v<T, std::int32_t> ||
-                                    thresholds_[coarsest - 1] <= std::numeric_limits<std::int32_t>::max()))
-                --coarsest;
-            for (std::size_t s = coarsest; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
-            std::vector<T> row(givers);  // aligned and contiguous, which the caller's need not be
-            index.extents.assign(words_for(index.rows), {static_cast<std::uint32_t>(index.words), 0});
-            for (std::size_t j = 0; j < index.rows; ++j) {
-                pause_at(j, pause);
-                const StoredRow given = stored_row(link, j, givers);
-                if (given.n == 0) continue;
-                if (given.step == static_cast<std::ptrdiff_t>(sizeof(T)))
-                    std::memcpy(row.data(), given.first, given.n * sizeof(T));
-                else
-                    for (std::size_t i = 0; i < given.n; ++i) row[i] = load<T>(given.entry(i));
-                RowsOfBits out;
-                for (std::size_t s = 0; s < n_scales; ++s)
-                    out[s] = bits_.data() + index.first_word + (s * index.rows + j) * index.words;
-                Range range;
-                if (given.columns != nullptr)
-                    range = mark(row.data(), given.columns, given.n, at_least, coarsest, out);
-                else if constexpr (std::is_same_v<T, float>)
-                    range = pack_floats(row.data(), given.n, at_least, out);
-                else
-                    range = pack_row<T, n_scales>(row.data(), given.n, at_least, coarsest, out);
-                Range& extent = index.extents[j / word_bits];
-                if (range.low < range.high)
-                    extent = {std::min(extent.low, range.low), std::max(extent.high, range.high)};
-                if (check) check_exact(row.data(), given.n);
-            }
-        });
+    for_each_part(index_.size(), threads, pause, [&](std::size_t e, const Pause& own) { index_link(e, survey, own); });
+    for (const LinkIndex& index : index_) {
+        all_exact_ = all_exact_ && index.exact;
+        n_vanished_ += index.n_vanished;
     }
+}
+
+void CapacityIndex::index_link(std::size_t e, const CapacitySurvey& survey, const Pause& pause) {
+    const Link& link = network_.links()[e];
+    LinkIndex& index = index_[e];
+    const std::size_t givers = network_.size(link.giver);
+    const bool straight = link.offset == 0 && givers == network_.size(link.receiver);
+    if (straight)
+        for (std::size_t k = 0; k < givers; ++k) {
+            const std::byte* where = entry(link, k, k);
+            index.straight.push_back(where != nullptr ? read(link.scalar, where) : 0);
+        }
+    if (straight && !link.diagonal()) {
+        index.straight_bits.assign(index.words, 0);
+        for (std::size_t k = 0; k < givers; ++k)
+            if (index.straight[k] > 0) set_bit(index.straight_bits.data(), k);
+    }
+    with_scalar(link.scalar, [&](auto zero) {
+        using T = decltype(zero);
+        // From here on every T is a whole number of quanta.
+        const double exact_from = std::ldexp(1.0, std::numeric_limits<T>::digits - 1 - quantum_.exponent());
+        const bool check =
+            std::is_floating_point_v<T> &&
+            !(survey.smallest >= exact_from && exact_from >= static_cast<double>(std::numeric_limits<T>::min()));
+        const auto check_exact = [&](const T* c, std::size_t n) {
+            if constexpr (std::is_floating_point_v<T>) {
+                bool exact = true;
+                for (std::size_t i = 0; i < n; ++i) exact &= quantum_.exact(static_cast<double>(c[i]));
+                if (exact) return;
+                index.exact = false;
+                for (std::size_t i = 0; i < n; ++i)
+                    index.n_vanished += c[i] > T{0} && quantum_.floor(static_cast<double>(c[i])) == 0;
+            }
+        };
+        if (link.diagonal()) {
+            for (std::size_t k = 0; k < givers; ++k) {
+                const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
+                if (j < 0 || j >= static_cast<std::int64_t>(network_.size(link.receiver))) continue;
+                const T c = load<T>(entry(link, 0, k));
+                if (check) check_exact(&c, 1);
+            }
+            return;
+        }
+        std::array<T, n_scales> at_least{};
+        std::size_t coarsest = n_scales;  // beyond an int32's range there are no bits to set
+        while (coarsest > 0 && (!std::is_same_v<T, std::int32_t> ||
+                                thresholds_[coarsest - 1] <= std::numeric_limits<std::int32_t>::max()))
+            --coarsest;
+        for (std::size_t s = coarsest; s < n_scales; ++s) at_least[s] = smallest_with<T>(thresholds_[s], quantum_);
+        std::vector<T> row(givers);  // aligned and contiguous, which the caller's need not be
+        index.extents.assign(words_for(index.rows), {static_cast<std::uint32_t>(index.words), 0});
+        for (std::size_t j = 0; j < index.rows; ++j) {
+            pause_at(j, pause);
+            const StoredRow given = stored_row(link, j, givers);
+            if (given.n == 0) continue;
+            if (given.step == static_cast<std::ptrdiff_t>(sizeof(T)))
+                std::memcpy(row.data(), given.first, given.n * sizeof(T));
+            else
+                for (std::size_t i = 0; i < given.n; ++i) row[i] = load<T>(given.entry(i));
+            RowsOfBits out;
+            for (std::size_t s = 0; s < n_scales; ++s)
+                out[s] = bits_.data() + index.first_word + (s * index.rows + j) * index.words;
+            Range range;
+            if (given.columns != nullptr)
+                range = mark(row.data(), given.columns, given.n, at_least, coarsest, out);
+            else if constexpr (std::is_same_v<T, float>)
+                range = pack_floats(row.data(), given.n, at_least, out);
+            else
+                range = pack_row<T, n_scales>(row.data(), given.n, at_least, coarsest, out);
+            Range& extent = index.extents[j / word_bits];
+            if (range.low < range.high) extent = {std::min(extent.low, range.low), std::max(extent.high, range.high)};
+            if (check) check_exact(row.data(), given.n);
+        }
+    });
 }
 
 Units CapacityIndex::read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const {

@@ -11,9 +11,9 @@
 // Where edges were dropped, all that is about the kept ones, and the upper bound of the whole network is found apart, once a
 // pair is solved (dropped.hpp).
 //
-// Threads take pairs from one counter, sink by sink. What a thread learned from earlier pairs makes later ones faster, and
-// changes no answer: a maximum is a maximum, the minimum cut nearest the source is one. The calling thread works too, and
-// is the only one that talks to the monitor.
+// Threads take pairs from one counter, a few neighbours at a time, sink by sink. What a thread learned from earlier
+// pairs makes later ones faster, and changes no answer: a maximum is a maximum, the minimum cut nearest the source is
+// one. The calling thread works too, and is the only one that talks to the monitor.
 
 #include "attnflow/max_flow.hpp"
 
@@ -128,6 +128,7 @@ struct Job {
     const Options& options;
     Answer& answer;
     std::vector<std::size_t> order;  // of the sources
+    std::uint64_t portion = 1;       // pairs that a thread takes at a time: neighbours share columns
     std::atomic<std::uint64_t> next{0}, done{0};
     std::atomic<bool> stop{false};
 };
@@ -227,13 +228,14 @@ class Worker {
     void run() {
         const std::uint64_t n_sources = job_.query.sources.size();
         const std::uint64_t total = n_sources * job_.query.sinks.size();
-        for (std::uint64_t pair; (pair = job_.next.fetch_add(1)) < total;) {
-            const std::size_t sink = pair / n_sources;
-            if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
-            solve_pair(sink * n_sources + job_.order[pair % n_sources], job_.order[pair % n_sources]);
-            job_.done.fetch_add(1);
-            pulse_.check();
-        }
+        for (std::uint64_t first; (first = job_.next.fetch_add(job_.portion)) < total;)
+            for (std::uint64_t pair = first; pair < std::min(first + job_.portion, total); ++pair) {
+                const std::size_t sink = pair / n_sources, source = job_.order[pair % n_sources];
+                if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
+                solve_pair(sink * n_sources + source, source);
+                job_.done.fetch_add(1);
+                pulse_.check();
+            }
     }
 
     const Counters& counters() const { return push_relabel_ ? push_relabel_->counters : dinic_.counters; }
@@ -502,10 +504,12 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     const std::uint64_t pairs = std::uint64_t{query.sources.size()} * query.sinks.size();
     Reporter reporter(options.monitor, pairs);
     const Pause pause = [&] { reporter.report(0); };
-    const CapacitySurvey survey(network, pause);
+    constexpr std::uint64_t few_edges = 1 << 18;  // read in less time than a thread takes to start
+    const unsigned readers = network.n_edges() < few_edges ? 1 : std::max(1U, options.threads);
+    const CapacitySurvey survey(network, pause, readers);
     Answer answer;
     answer.quantum = quantum_for(network, survey, query);
-    const CapacityIndex capacities(network, survey, answer.quantum, pause);
+    const CapacityIndex capacities(network, survey, answer.quantum, pause, readers);
     const Dropped dropped(capacities);
 
     answer.value.assign(pairs, 0);
@@ -518,6 +522,9 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
     Job job{network, capacities, dropped, query, options, answer, order_of_sources(capacities, query)};
+    if (answer.statistics.threads > 1)
+        job.portion =
+            std::clamp(pairs / (std::uint64_t{8} * answer.statistics.threads), std::uint64_t{1}, std::uint64_t{16});
     std::mutex mutex;
     std::exception_ptr failure;
     const auto work = [&](Pulse& pulse) {

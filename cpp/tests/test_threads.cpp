@@ -1,10 +1,18 @@
 // Threads change nothing but the time. Also what the thread sanitizer watches.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "agreement.hpp"
 #include "attnflow/errors.hpp"
 #include "harness.hpp"
 #include "instances.hpp"
+#include "parallel.hpp"
 
 namespace attnflow::testing {
 namespace {
@@ -114,6 +122,35 @@ TEST(threads, a_network_serves_several_solves_at_once) {
     CHECK(nested.ran);
     CHECK(outer.value == alone.value);
     CHECK(nested.inner.value == alone.value);
+}
+
+// Each part once; of several failures the first part's, whoever was first; the pause is the calling thread's alone.
+TEST(threads, parts_run_once_and_the_first_failure_counts) {
+    for (const unsigned threads : {1U, 2U, 5U}) {
+        std::vector<std::atomic<int>> runs(100);
+        for_each_part(runs.size(), threads, {}, [&](std::size_t i, const Pause&) { ++runs[i]; });
+        CHECK(std::all_of(runs.begin(), runs.end(), [](const std::atomic<int>& n) { return n == 1; }));
+        for (int round = 0; round < 50; ++round) {
+            std::string caught;
+            try {
+                for_each_part(40, threads, {}, [&](std::size_t i, const Pause&) {
+                    if (i >= 7) throw std::runtime_error(std::to_string(i));
+                });
+            } catch (const std::runtime_error& error) {
+                caught = error.what();
+            }
+            CHECK(caught == "7");
+        }
+        const auto caller = std::this_thread::get_id();
+        const Pause pause = [&] {
+            if (std::this_thread::get_id() == caller) throw std::domain_error("enough");
+            std::abort();
+        };
+        CHECK_THROWS(std::domain_error, for_each_part(40, threads, pause, [&](std::size_t, const Pause& own) {
+                         if (own) own();
+                         std::this_thread::sleep_for(std::chrono::microseconds(200));
+                     }));
+    }
 }
 
 }  // namespace

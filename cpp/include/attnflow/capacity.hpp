@@ -38,7 +38,7 @@ using Pause = std::function<void()>;
 /// What one streaming pass over the capacities finds out. Throws InvalidCapacity at the first NaN or negative one, and
 /// InvalidArgument where some links are integer and some floating point: they share one quantum.
 struct CapacitySurvey {
-    explicit CapacitySurvey(const Network& network, const Pause& pause = {});
+    explicit CapacitySurvey(const Network& network, const Pause& pause = {}, unsigned threads = 1);
 
     std::vector<double> row_sum;  // [row] sum of one (link, receiver) row, dropped edges included; infinity allowed
     double largest = 0;           // largest finite capacity
@@ -97,8 +97,8 @@ class CapacityIndex {
    public:
     static constexpr std::size_t n_scales = 3;
 
-    CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum,
-                  const Pause& pause = {});
+    CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum, const Pause& pause = {},
+                  unsigned threads = 1);
 
     const Network& network() const { return network_; }
     const Quantum& quantum() const { return quantum_; }
@@ -158,7 +158,10 @@ class CapacityIndex {
         std::vector<Units> straight;      // q(C[k, k]) of a square matrix, or of a diagonal with offset 0
         std::vector<Word> straight_bits;  // straight[k] > 0; matrices only
         std::vector<Range> extents;       // [receiver / 64]; matrices only
+        bool exact = true;                // every capacity is a whole number of quanta
+        std::uint64_t n_vanished = 0;     // see n_vanished()
     };
+    void index_link(std::size_t e, const CapacitySurvey& survey, const Pause& pause);
     Units read(Scalar scalar, const std::byte* where) const;
     Units read_stored(std::size_t link, std::size_t receiver, std::size_t giver) const;
 
