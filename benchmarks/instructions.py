@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", action="store_true", help="keep callgrind's output in the repository's root")
     parser.add_argument("--baseline", type=Path, default=BASELINE, help="default: benchmarks/baseline.json")
     purpose = parser.add_mutually_exclusive_group()
-    purpose.add_argument("--check", action="store_true", help=f"fail if a count grew by more than {TOLERANCE:.0%}")
+    purpose.add_argument("--check", action="store_true", help=f"fail if a count grew by more than {TOLERANCE:.0%}%")
     purpose.add_argument("--update", action="store_true", help="write the counts to the baseline")
     options = parser.parse_args(arguments)
     if shutil.which("valgrind") is None:

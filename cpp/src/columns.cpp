@@ -450,6 +450,7 @@ Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached,
     const bool probing = !doing_well();
     const std::size_t attempts = probing ? 1 : most_attempts;
     log_ = keep ? &transfers_ : nullptr;
+    transfers_.reserve((5 + layers_.size()) * n_);  // growing would hold the old and the new ones at once
     const std::size_t best = attempt(reached, bound, attempts, !probing);
     ++n_filled_;
     n_reached_ += left_ == 0;
