@@ -26,7 +26,7 @@ _answers: dict[str, list[int]] = {}
 def instance(request: pytest.FixtureRequest) -> bench.Instance:
     case: bench.Case = request.param
     if case.missing is not None:
-        pytest.skip(f"{case.name} needs {case.missing}")
+        pytest.skip(f"the attention of {case.model} cannot be had here: {case.missing}")
     return bench.load(case)
 
 
@@ -61,7 +61,7 @@ def test_attnflow(benchmark: Any, instance: bench.Instance) -> None:
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.DISTRIBUTION)
 def test_peer(benchmark: Any, instance: bench.Instance, peer: bench.peers.Peer) -> None:
     if instance.n_edges > peer.MAX_EDGES // 10:  # here a peer has seconds, in `attnflow bench` minutes
-        pytest.skip(f"{instance.n_edges} edges are too many for {peer.NAME}")
+        pytest.skip(f"{peer.NAME} would take minutes for {instance.n_edges} edges: attnflow bench has that case")
     benchmark.group = instance.name
     graph = peer.prepare(instance.graph())
     answers = benchmark.pedantic(lambda: solve(peer, graph, instance), rounds=3, warmup_rounds=1)

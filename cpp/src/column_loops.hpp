@@ -44,7 +44,6 @@ class Rows {
         if (packed_ != nullptr && first <= receiver) __builtin_prefetch(packed_ + before_row(receiver) + first);
         if (bits_ != nullptr) __builtin_prefetch(bits_ + receiver * n_words_ + first / word_bits);
     }
-    std::size_t n_givers() const { return n_; }
 
    private:
     void load_any(std::size_t receiver, std::size_t first, Units* out) const;
