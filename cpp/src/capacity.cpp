@@ -316,10 +316,10 @@ double Quantum::upper(Units units) const {
 CapacityIndex::CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum,
                              const Pause& pause, unsigned threads)
     : network_(network), quantum_(quantum), index_(network.links().size()) {
-    // Scales 2^5 and 2^10 below the largest capacity, then everything: attention spans many orders of magnitude, and a
-    // flow routed on the fat edges first needs far fewer paths. docs/design/kernel.md has the other choices measured.
+    // What is no less than 2^-10 of the largest capacity, then everything: attention spans many orders of magnitude, and a
+    // flow routed on the fat edges first uses fewer. docs/design/kernel.md has the other choices measured.
     const Units top = std::bit_floor(static_cast<std::uint64_t>(std::max<Units>(quantum_.floor(survey.largest), 1)));
-    for (std::size_t s = 0; s + 1 < n_scales; ++s) thresholds_[s] = std::max<Units>(top >> (5 * (s + 1)), 1);
+    for (std::size_t s = 0; s + 1 < n_scales; ++s) thresholds_[s] = std::max<Units>(top >> (10 * (s + 1)), 1);
     thresholds_[n_scales - 1] = 1;
 
     std::size_t total = 0;

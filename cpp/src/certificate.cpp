@@ -35,8 +35,9 @@ CutCapacity cut_capacity(const CapacityIndex& capacities, const std::vector<Word
         while (low < high && giver_side[high - 1] == 0) --high;
         if (low == high) continue;
         const auto count = [&](std::size_t j, std::size_t k) {
-            cut.by_link[e] = saturating_sum(cut.by_link[e], capacities.at(e, j, k));
-            if (!capacities.exact(e, j, k)) ++cut.rounded;
+            const Units capacity = capacities.at(e, j, k);
+            cut.by_link[e] = saturating_sum(cut.by_link[e], capacity);
+            if (capacity > 0 && !capacities.exact(e, j, k)) ++cut.rounded;
         };
         for (std::size_t j = 0; j < net.size(link.receiver); ++j) {
             if (test_bit(receiver_side, j)) continue;

@@ -1,4 +1,4 @@
-// Dinic's algorithm on bits, with capacity scaling
+// Dinic's algorithm on bits
 //
 // Problem. Maximum flow from a source set to a sink set in a network of dense layers, where the flow uses a handful of
 // edges of every node out of hundreds, and the same network is solved again for every source.
@@ -6,8 +6,8 @@
 // Notation. tau: the current threshold. An arc is usable if its residual is >= tau. level(v): usable arcs on a shortest
 // path from the source to v. The search walks against the edges (residual.hpp says why), from the sink down the levels.
 //
-// Steps. For tau in (max / 2^5, max / 2^10, one quantum):
-//   1. levels by breadth-first search over usable arcs; if the sink is not reached, next tau;
+// Steps. At tau = one quantum; a flow that others are to be built on (solve_fat_first) at max / 2^10 before:
+//   1. levels by breadth-first search over usable arcs; if the sink is not reached, next tau, or done;
 //   2. a blocking flow: depth-first from the sink. A node is asked for `want` units; it asks nodes one level lower, each
 //      for at most what the arc leaves, until it got `want` or has nobody left to ask. A node that delivered less than
 //      it was asked for is a dead end for this phase and leaves its level. Several branches are filled in one visit, so
@@ -18,7 +18,7 @@
 //
 // Invariants. While a frame is open, every candidate it has finished with has left row & level: its node is dead, or the
 // arc fell below tau. That is why a frame may simply look at its current word again. Shortfalls below tau count as
-// satisfied, so that no phase chases crumbs; at the last tau, one quantum, there are none.
+// satisfied, so that no phase chases crumbs; at one quantum there are none.
 //
 // Certificate. At tau = 1 a failed search proves the flow maximum; a solve that reached `bound` needs no such search.
 //
@@ -69,9 +69,10 @@ Units Dinic::at_scale(Residual& residual, Levels& levels, const Terminals& termi
     return value;
 }
 
-Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) {
+Units Dinic::from_scale(std::size_t scale, Residual& residual, Levels& levels, const Terminals& terminals, Units bound,
+                        Pulse& pulse) {
     Units value = 0;
-    for (std::size_t scale = residual.has_base() ? finest : 0; scale < CapacityIndex::n_scales; ++scale) {
+    for (; scale <= finest; ++scale) {
         residual.set_scale(scale);
         value += at_scale(
             residual, levels, terminals, bound - value, pulse, [](std::size_t) { return unbounded; },
@@ -80,6 +81,15 @@ Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminal
     }
     counters.touched += residual.n_touched();
     return value;
+}
+
+Units Dinic::solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) {
+    return from_scale(finest, residual, levels, terminals, bound, pulse);
+}
+
+Units Dinic::solve_fat_first(Residual& residual, Levels& levels, const Terminals& terminals, Units bound,
+                             Pulse& pulse) {
+    return from_scale(residual.has_base() ? finest : 0, residual, levels, terminals, bound, pulse);
 }
 
 Units Dinic::solve_into(Residual& residual, Levels& levels, Terminals& terminals, std::vector<Units>& room, Units bound,

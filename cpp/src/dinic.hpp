@@ -1,4 +1,4 @@
-// Dinic's algorithm on bits, with capacity scaling. See dinic.cpp.
+// Dinic's algorithm on bits. See dinic.cpp.
 #pragma once
 
 #include "solver.hpp"
@@ -9,8 +9,11 @@ class Dinic final : public Solver {
    public:
     Units solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) override;
 
+    /// The same along fat edges first, as long as the residual has no base: a search more, and a flow on fewer edges.
+    Units solve_fat_first(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse);
+
     /// The same where each of the sinks can take `room` [sink_nodes] at most, which is brought up to date, and so is
-    /// terminals.sinks: those that take no more are none. At the finest scale alone: paths to many sinks are short.
+    /// terminals.sinks: those that take no more are none.
     Units solve_into(Residual& residual, Levels& levels, Terminals& terminals, std::vector<Units>& room, Units bound,
                      Pulse& pulse);
 
@@ -27,6 +30,8 @@ class Dinic final : public Solver {
         Residual::EdgeId record;  // where in the list of outgoing records
     };
 
+    Units from_scale(std::size_t scale, Residual& residual, Levels& levels, const Terminals& terminals, Units bound,
+                     Pulse& pulse);
     template <class Room, class Took>
     Units at_scale(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse,
                    const Room& room, const Took& took);

@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "lanes.hpp"
+
 namespace attnflow {
 
 Levels::Levels(const Network& network)
@@ -85,27 +87,43 @@ void Levels::expand(const Residual& residual, std::size_t level, std::uint32_t b
         if (!all_visited(network_.links()[e].giver)) return expand_backward(residual, level, block);
 }
 
+// Which of a group of 64 receivers have a word of [low, high) in common with the frontier. Dense rows mostly tell by the
+// first of these words; in sparse ones it takes them all, four at a time.
+ATTNFLOW_DISPATCH Word receivers_that_meet(const Residual::Rows& rows, std::size_t group, Word candidates,
+                                           const Word* frontier, std::size_t low, std::size_t high) {
+    const std::size_t fours = (high - low) / 4 * 4;
+    Word found = 0;
+    for (; candidates != 0; candidates &= candidates - 1) {
+        const Word* row = rows[group * word_bits + static_cast<std::size_t>(std::countr_zero(candidates))];
+        Word common = row[low] & frontier[low];
+        for (std::size_t w = low; common == 0 && w < low + fours; w += 4)
+            common = (row[w] & frontier[w]) | (row[w + 1] & frontier[w + 1]) | (row[w + 2] & frontier[w + 2]) |
+                     (row[w + 3] & frontier[w + 3]);
+        for (std::size_t w = low + fours; common == 0 && w < high; ++w) common = row[w] & frontier[w];
+        if (common != 0) found |= candidates & -candidates;
+    }
+    return found;
+}
+
 void Levels::expand_dense(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t e) {
     const Link& link = network_.links()[e];
     Word* reached = open(level + 1, link.receiver);  // first: it may move the frontier
     const Word* frontier = at(level, block);
-    const auto [low, high] = range(level, block);
-    const Residual::LinkView& view = residual.link(e);
-    Word* visited = visited_.data() + network_.first_word(link.receiver);
-    const std::size_t receivers = network_.size(link.receiver);
-    for (std::size_t v = 0; v < network_.words(link.receiver); ++v) {
-        Word found = 0;
-        for (Word word = ~visited[v] & word_of_all(v, receivers); word != 0; word &= word - 1) {
-            const Word* row = residual.row(view, v * word_bits + static_cast<std::size_t>(std::countr_zero(word)));
-            for (std::size_t w = low; w < high; ++w)
-                if (row[w] & frontier[w]) {
-                    found |= word & -word;
-                    break;
-                }
-        }
-        visited[v] |= found;
-        reached[v] |= found;
+    const std::size_t words = network_.words(link.giver), receivers = network_.size(link.receiver);
+    std::size_t low = range(level, block).low, high = range(level, block).high;
+    if (words >= 4) {  // whole fours; beyond the range the frontier is empty
+        const std::size_t n = std::min(words, (high - low + 3) / 4 * 4);
+        low = std::min(low, words - n);
+        high = low + n;
     }
+    const Residual::Rows rows = residual.rows(residual.link(e));
+    Word* visited = visited_.data() + network_.first_word(link.receiver);
+    for (std::size_t v = 0; v < network_.words(link.receiver); ++v)
+        if (const Word candidates = ~visited[v] & word_of_all(v, receivers)) {
+            const Word found = receivers_that_meet(rows, v, candidates, frontier, low, high);
+            visited[v] |= found;
+            reached[v] |= found;
+        }
 }
 
 void Levels::expand_diagonal(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t e) {
@@ -123,8 +141,10 @@ void Levels::expand_diagonal(const Residual& residual, std::size_t level, std::u
 
 void Levels::expand_backward(const Residual& residual, std::size_t level, std::uint32_t block) {
     const Node first = network_.first_node(block);
-    for (std::size_t w = 0; w < network_.words(block); ++w)
-        for_each_bit(at(level, block)[w], w * word_bits, [&](std::size_t j) {
+    const Word* has_inflow = residual.ever_entered() + network_.first_word(block);
+    const auto [low, high] = range(level, block);
+    for (std::size_t w = low; w < high; ++w)
+        for_each_bit(at(level, block)[w] & has_inflow[w], w * word_bits, [&](std::size_t j) {
             for (const std::uint32_t e : network_.links_into(block)) {
                 const std::uint32_t from = network_.links()[e].giver;
                 if (residual.straight_flow(e, j) >= residual.threshold() &&

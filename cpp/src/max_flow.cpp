@@ -182,24 +182,34 @@ std::vector<std::size_t> order_of_sources(const CapacityIndex& capacities, const
     return order;
 }
 
-// Which of two ways to go: now and then both are tried, and the cheaper one is gone until the next time.
+// Which of two ways to go: both are tried in turn, and the cheaper one is gone until the next trial. Trials become rarer
+// as long as they come out alike: setting up the second way costs as much as a few sources.
 class Trial {
    public:
     /// Whether to go the second way this time.
     bool next() {
-        turn_ = n_++ % period;
-        if (turn_ == 0) cost_[0] = cost_[1] = 0;
-        if (turn_ < 2) return false;
-        return turn_ < 5 || cost_[1] < cost_[0];
+        if (turn_ == until_) {
+            turn_ = 0;
+            cost_[0] = cost_[1] = 0;
+        }
+        ++turn_;
+        return turn_ <= tried_ ? turn_ > 2 : second_;
     }
     void took(std::uint64_t cost) {
-        if (turn_ < 5 && turn_ != 2)
-            cost_[turn_ > 2 ? 1 : 0] += cost;  // the second way's first time includes setting it up
+        if (turn_ > tried_ || turn_ == 3) return;  // the second way's first time includes setting it up
+        cost_[turn_ > 2 ? 1 : 0] += cost;
+        if (turn_ < tried_) return;
+        const bool second = cost_[1] < cost_[0];
+        until_ = second == second_ ? until_ * 2 : period_after_a_change;
+        second_ = second;
     }
 
    private:
-    static constexpr std::uint64_t period = 64;
-    std::uint64_t n_ = 0, turn_ = 0, cost_[2] = {};
+    static constexpr std::uint64_t tried_ = 5;  // the first way twice, the second three times
+    static constexpr std::uint64_t period_after_a_change = 64;
+    std::uint64_t turn_ = 0, until_ = 8,
+                  cost_[2] = {};  // the first sources of causal networks reach little: again soon
+    bool second_ = false;
 };
 
 class Worker {
@@ -370,6 +380,13 @@ class Worker {
         return levels_.visited();
     }
 
+    // The same cut from Dinic's last search, which found no way on: without what the sources reach and leads nowhere.
+    const std::vector<Word>& searched() {
+        side_.resize(net_.n_words());
+        for (std::size_t w = 0; w < side_.size(); ++w) side_[w] = levels_.visited()[w] & reached_[w];
+        return side_;
+    }
+
     // The value of a maximum flow, at most `bound`, which is left in the residual network, unless it lies in columns and
     // nobody asks for it. `taken_over`: on top of what is left of the shared flow.
     Units maximum_flow(Units into_sink, Units bound, bool cut_wanted, bool& taken_over) {
@@ -433,7 +450,8 @@ class Worker {
         if (known && !at_terminal) cuts_.confirm();
         CutCapacity cut;
         if (need_cut) {
-            const std::vector<Word>& source_side = explore();
+            const bool as_found = !known && !push_relabel_ && !options.cuts && !options.check && !dropped_.any();
+            const std::vector<Word>& source_side = as_found ? searched() : explore();
             if (options.cuts)
                 std::copy(source_side.begin(), source_side.end(),
                           job_.answer.source_side.begin() + static_cast<std::ptrdiff_t>(pair * net_.n_words()));
@@ -487,7 +505,8 @@ class Worker {
     std::vector<Word> givers_reached_;  // when from_reached_ was added up; empty: not for this sink
     Bound from_reached_;
     SinkCuts cuts_;
-    std::vector<Word> everyone_, without_sinks_, side_;  // where something was dropped
+    std::vector<Word> side_;                      // of a cut
+    std::vector<Word> everyone_, without_sinks_;  // where something was dropped
     Units all_into_sinks_ = 0;
 };
 

@@ -18,7 +18,8 @@ Residual::Residual(const CapacityIndex& capacities)
       shift_(64 - initial_slots_log2),
       first_in_(capacities.network().n_nodes(), 0),
       first_out_(capacities.network().n_nodes(), 0),
-      own_row_(capacities.network().n_rows(), 0) {
+      own_row_(capacities.network().n_rows(), 0),
+      entered_(capacities.network().n_words(), 0) {
     const Network& net = network();
     link_of_row_.reserve(net.n_rows());
     std::size_t n_straight = 0;
@@ -32,10 +33,10 @@ Residual::Residual(const CapacityIndex& capacities)
         const bool square = !link.diagonal() && !capacities_.straight(e).empty();
         links_.push_back({nullptr, own_row_.data() + net.first_row(e), square ? straight : nullptr,
                           capacities_.straight(e).data(), net.first_node(link.giver), net.first_node(link.receiver),
-                          net.first_row(e), static_cast<std::uint32_t>(net.words(link.giver)), link.giver,
-                          net.size(link.giver), link.diagonal(),
-                          link.scalar == Scalar::float32 && link.storage == Storage::strided, link.offset, link.data,
-                          link.row_stride, link.column_stride});
+                          net.first_row(e), static_cast<std::uint32_t>(net.first_word(link.receiver)),
+                          static_cast<std::uint32_t>(net.words(link.giver)), link.giver, net.size(link.giver),
+                          link.diagonal(), link.scalar == Scalar::float32 && link.storage == Storage::strided,
+                          link.offset, link.data, link.row_stride, link.column_stride});
         if (square) straight += net.size(link.giver);
     }
     // Room for what real attention touches: growing would hold the old and the new records at once. Pages that are never
@@ -74,6 +75,10 @@ void Residual::reset() {
     }
     straight_changed_ = false;
     n_straight_touched_ = 0;
+    if (has_base())
+        entered_ = base_entered_;
+    else
+        std::fill(entered_.begin(), entered_.end(), 0);
     share_all_rows();
 }
 
@@ -111,6 +116,7 @@ void Residual::set_base() {
     base_flow_.resize(n_base_);
     for (std::size_t id = 0; id < n_base_; ++id) base_flow_[id] = edges_[id].flow;
     base_straight_ = straight_;
+    base_entered_ = entered_;
     changed_.clear();
     straight_changed_ = false;
     n_straight_touched_ = 0;
@@ -200,6 +206,7 @@ void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t g
 }
 
 void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount) {
+    note_entered(links_[link], receiver);
     if (edge.record == straight_edge) {
         Units& flow = links_[link].straight_flow[giver];
         n_straight_touched_ += flow == 0;
@@ -214,6 +221,7 @@ void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, E
 
 void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount, Units capacity) {
     const LinkView& view = links_[link];
+    note_entered(view, receiver);
     const bool straight = receiver == giver && view.straight_flow != nullptr;
     if (straight) {
         view.straight_flow[giver] = amount;
@@ -268,7 +276,7 @@ std::size_t Residual::bytes() const {
     return std::max(most_edges_, edges_.size()) * sizeof(TouchedEdge) +
            std::max(most_own_words_, own_words_.size()) * sizeof(Word) + links_.capacity() * sizeof(LinkView) +
            (straight_.capacity() + base_straight_.capacity() + base_flow_.capacity()) * sizeof(Units) +
-           base_bits_.capacity() * sizeof(Word) +
+           base_bits_.capacity() * sizeof(Word) + (entered_.capacity() + base_entered_.capacity()) * sizeof(Word) +
            (changed_.capacity() + slots_.capacity() + first_in_.capacity() + first_out_.capacity() +
             own_row_.capacity() + rows_owned_.capacity() + link_of_row_.capacity()) *
                sizeof(std::uint32_t);

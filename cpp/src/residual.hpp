@@ -50,6 +50,7 @@ class Residual {
         const Units* straight;     // [position] its capacity
         Node first_giver, first_receiver;
         std::uint32_t first_row;
+        std::uint32_t receiver_word;  // of a node set
         std::uint32_t n_words;
         std::uint32_t giver_block;
         std::uint32_t n_givers;
@@ -86,11 +87,20 @@ class Residual {
     void set_scale(std::size_t scale);
     Units threshold() const { return threshold_; }
 
+    /// All rows of a link, side by side. Valid until the next push.
+    struct Rows {
+        const Word* shared;
+        const std::uint32_t* own;
+        const Word* own_words;
+        std::size_t n_words;
+        const Word* operator[](std::size_t receiver) const {
+            return own[receiver] != 0 ? own_words + (own[receiver] - 1) : shared + receiver * n_words;
+        }
+    };
+    Rows rows(const LinkView& link) const { return {link.shared, link.own, own_words_.data(), link.n_words}; }
+
     /// Givers of a receiver position with residual >= threshold(). Valid until the next push.
-    const Word* row(const LinkView& link, std::size_t receiver) const {
-        const std::uint32_t own = link.own[receiver];
-        return own != 0 ? own_words_.data() + (own - 1) : link.shared + receiver * link.n_words;
-    }
+    const Word* row(const LinkView& link, std::size_t receiver) const { return rows(link)[receiver]; }
 
     /// The edge giver -> receiver (positions) of a link.
     Edge edge(std::size_t link, std::size_t receiver, std::size_t giver) const {
@@ -128,6 +138,8 @@ class Residual {
         const LinkView& link = links_[link_of_row_[edge.row]];
         return link.first_receiver + (edge.row - link.first_row);
     }
+    /// Nodes that flow entered at some time since reset(), as a set of Network::n_words() words.
+    const Word* ever_entered() const { return entered_.data(); }
     EdgeId first_in(Node node) const { return first_in_[node]; }
     EdgeId first_out(Node node) const { return first_out_[node]; }
     /// Edges whose flow has changed since reset(): straight ones that had none, and others.
@@ -159,6 +171,9 @@ class Residual {
         edges_[id].flow += amount;
     }
     void share_all_rows();
+    void note_entered(const LinkView& link, std::size_t receiver) {
+        set_bit(entered_.data() + link.receiver_word, receiver);
+    }
     void note_peak();
 
     const CapacityIndex& capacities_;
@@ -182,6 +197,7 @@ class Residual {
     unsigned shift_ = 0;                        // 64 - log2(slots)
     std::vector<EdgeId> first_in_, first_out_;  // [node]
     std::vector<std::uint32_t> own_row_;        // [row] 1 + first word in own_words_, 0 = shared
+    std::vector<Word> entered_, base_entered_;  // see ever_entered()
     std::vector<Word> own_words_;
     std::vector<std::uint32_t> rows_owned_;   // rows with a private copy
     std::vector<std::uint32_t> link_of_row_;  // [row]

@@ -69,7 +69,7 @@ void SharedFlow::grow(Residual& residual, Levels& levels, Dinic& dinic, const Te
     from.sink_nodes = terminals.sink_nodes;
     from.sinks = terminals.sinks;
     from.useless = terminals.useless;
-    const Units more = dinic.solve(residual, levels, from, into_sink - value_, pulse);
+    const Units more = dinic.solve_fat_first(residual, levels, from, into_sink - value_, pulse);
     value_ += more;
     if (value_ > capacities_.quantum().flow_limit()) {
         endless_ = true;

@@ -95,7 +95,7 @@ class Quantum {
 
 class CapacityIndex {
    public:
-    static constexpr std::size_t n_scales = 3;
+    static constexpr std::size_t n_scales = 2;
 
     CapacityIndex(const Network& network, const CapacitySurvey& survey, const Quantum& quantum, const Pause& pause = {},
                   unsigned threads = 1);
