@@ -188,27 +188,26 @@ class Trial {
    public:
     /// Whether to go the second way this time.
     bool next() {
-        if (turn_ == until_) {
+        if (turn_ == period_) {
             turn_ = 0;
             cost_[0] = cost_[1] = 0;
         }
-        ++turn_;
-        return turn_ <= tried_ ? turn_ > 2 : second_;
+        return ++turn_ <= tried_ ? turn_ > 2 : second_;
     }
     void took(std::uint64_t cost) {
         if (turn_ > tried_ || turn_ == 3) return;  // the second way's first time includes setting it up
         cost_[turn_ > 2 ? 1 : 0] += cost;
         if (turn_ < tried_) return;
         const bool second = cost_[1] < cost_[0];
-        until_ = second == second_ ? until_ * 2 : period_after_a_change;
+        period_ = second == second_ ? period_ * 2 : first_period;
         second_ = second;
     }
 
    private:
     static constexpr std::uint64_t tried_ = 5;  // the first way twice, the second three times
-    static constexpr std::uint64_t period_after_a_change = 64;
-    std::uint64_t turn_ = 0, until_ = 8,
-                  cost_[2] = {};  // the first sources of causal networks reach little: again soon
+    static constexpr std::uint64_t first_period = 64;
+    // The first trial is worth no more than that: the first sources of causal networks reach little.
+    std::uint64_t turn_ = 0, period_ = first_period / 2, cost_[2] = {};
     bool second_ = false;
 };
 
