@@ -97,8 +97,8 @@ struct PlainLanes {
     }
 };
 
-#if defined(__GNUC__)
-/// The same on vector registers.
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+/// The same on vector registers: AVX-512, AVX2, SSE, NEON, as the processor has it.
 struct VectorLanes {
     using Vector = Units __attribute__((vector_size(n_lanes * sizeof(Units)), aligned(8)));
     Vector v;
@@ -111,7 +111,7 @@ struct VectorLanes {
     static ATTNFLOW_INLINE VectorLanes all(Units x) {
         Vector first{};
         first[0] = x;  // GCC 12 fills in a list of eight x lane by lane
-        return {__builtin_shuffle(first, Vector{})};
+        return {__builtin_shufflevector(first, first, 0, 0, 0, 0, 0, 0, 0, 0)};
     }
     static ATTNFLOW_INLINE VectorLanes quantise(const float* c, double scale, Units most) {
         using Floats = float __attribute__((vector_size(n_lanes * sizeof(float))));
@@ -138,27 +138,31 @@ struct VectorLanes {
     ATTNFLOW_INLINE VectorLanes running_sum() const {
         const Vector zero{};
         Vector sum = v;
-        sum += __builtin_shuffle(sum, zero, Vector{8, 0, 1, 2, 3, 4, 5, 6});
-        sum += __builtin_shuffle(sum, zero, Vector{8, 8, 0, 1, 2, 3, 4, 5});
-        sum += __builtin_shuffle(sum, zero, Vector{8, 8, 8, 8, 0, 1, 2, 3});
+        sum += __builtin_shufflevector(sum, zero, 8, 0, 1, 2, 3, 4, 5, 6);
+        sum += __builtin_shufflevector(sum, zero, 8, 8, 0, 1, 2, 3, 4, 5);
+        sum += __builtin_shufflevector(sum, zero, 8, 8, 8, 8, 0, 1, 2, 3);
         return {sum};
     }
     static ATTNFLOW_INLINE void transpose(VectorLanes* rows) {
-        const auto exchange = [&](std::size_t distance, const Vector low, const Vector high) ATTNFLOW_INLINE_LAMBDA {
-            for (std::size_t i = 0; i < n_lanes; ++i) {
-                if ((i & distance) != 0) continue;
-                const Vector a = rows[i].v, b = rows[i + distance].v;
-                rows[i].v = __builtin_shuffle(a, b, low);
-                rows[i + distance].v = __builtin_shuffle(a, b, high);
-            }
-        };
-        exchange(4, Vector{0, 1, 2, 3, 8, 9, 10, 11}, Vector{4, 5, 6, 7, 12, 13, 14, 15});
-        exchange(2, Vector{0, 1, 8, 9, 4, 5, 12, 13}, Vector{2, 3, 10, 11, 6, 7, 14, 15});
-        exchange(1, Vector{0, 8, 2, 10, 4, 12, 6, 14}, Vector{1, 9, 3, 11, 5, 13, 7, 15});
+        for (std::size_t i = 0; i < 4; ++i) {
+            const Vector a = rows[i].v, b = rows[i + 4].v;
+            rows[i].v = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+            rows[i + 4].v = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+        }
+        for (const std::size_t i : {0, 1, 4, 5}) {
+            const Vector a = rows[i].v, b = rows[i + 2].v;
+            rows[i].v = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+            rows[i + 2].v = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+        for (std::size_t i = 0; i < n_lanes; i += 2) {
+            const Vector a = rows[i].v, b = rows[i + 1].v;
+            rows[i].v = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+            rows[i + 1].v = __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+        }
     }
     ATTNFLOW_INLINE bool any() const {
-        const Vector some = v | __builtin_shuffle(v, Vector{4, 5, 6, 7, 0, 1, 2, 3});
-        const Vector more = some | __builtin_shuffle(some, Vector{2, 3, 0, 1, 6, 7, 4, 5});
+        const Vector some = v | __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+        const Vector more = some | __builtin_shufflevector(some, some, 2, 3, 0, 1, 6, 7, 4, 5);
         return (more[0] | more[1]) != 0;
     }
 };

@@ -6,8 +6,8 @@
 
 namespace attnflow {
 
-Levels::Levels(const Network& network)
-    : network_(network), n_blocks_(network.n_blocks()), no_nodes_(network.n_words(), 0) {}
+Levels::Levels(const Network& network, Pulse& pulse)
+    : network_(network), pulse_(pulse), n_blocks_(network.n_blocks()), no_nodes_(network.n_words(), 0) {}
 
 // The words of (level, block), made empty where they are new. May move words_.
 Word* Levels::open(std::size_t level, std::uint32_t block) {
@@ -59,6 +59,7 @@ std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sourc
             for_each_bit(sources[network_.first_word(b) + w], w * word_bits, [&](std::size_t i) { visit(0, b, i); });
     close(0);
     for (std::size_t level = 0; !next_frontier_.empty(); ++level) {
+        pulse_.beat();
         frontier_.swap(next_frontier_);
         next_frontier_.clear();
         table_.resize(table_.size() + n_blocks_);
@@ -162,7 +163,8 @@ void Levels::expand_backward(const Residual& residual, std::size_t level, std::u
         });
 }
 
-void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached) {
+void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached,
+                   Pulse& pulse) {
     const Network& net = capacities.network();
     constexpr std::size_t finest = CapacityIndex::n_scales - 1;
     reached = sources;
@@ -211,6 +213,7 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
         again = false;
         for (std::uint32_t block = 0; block < net.n_blocks(); ++block) {
             if (changed[block] == 0) continue;
+            pulse.beat();
             changed[block] = 0;
             for (const std::uint32_t e : net.links_out_of(block))
                 if (advance(e)) {
@@ -221,11 +224,12 @@ void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sou
     }
 }
 
-std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks) {
+std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks, Pulse& pulse) {
     const Network& net = capacities.network();
     std::vector<Word> reaching = sinks, frontier = sinks, next;
     const std::size_t finest = CapacityIndex::n_scales - 1;
     for (bool any = true; any;) {
+        pulse.check();
         any = false;
         next.assign(net.n_words(), 0);
         for (std::size_t e = 0; e < net.links().size(); ++e) {

@@ -12,13 +12,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "pulse.hpp"
 #include "residual.hpp"
 
 namespace attnflow {
 
 class Levels {
    public:
-    explicit Levels(const Network& network);
+    Levels(const Network& network, Pulse& pulse);
 
     /// Explores from `sources` until a node of `sinks` is reached or nothing is left; the level that reaches it is
     /// completed. All are node sets of Network::n_words() words; nodes of `excluded` are not entered, and count as
@@ -59,6 +60,7 @@ class Levels {
     void close(std::size_t level);
 
     const Network& network_;
+    Pulse& pulse_;
     std::size_t n_blocks_;
     std::vector<Word> visited_;  // [Network word]
     struct Slot {
@@ -73,10 +75,11 @@ class Levels {
 
 /// Nodes that can be reached from some source over edges of positive capacity, sources included. What Levels would find
 /// in an empty residual network, faster: a node that is reached straight is found 64 at a time.
-void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached);
+void nodes_reached(const CapacityIndex& capacities, const std::vector<Word>& sources, std::vector<Word>& reached,
+                   Pulse& pulse);
 
 /// Nodes from which some sink can be reached over edges of positive capacity, sinks included.
-std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks);
+std::vector<Word> nodes_reaching(const CapacityIndex& capacities, const std::vector<Word>& sinks, Pulse& pulse);
 
 /// The same over arcs of a residual of at least its threshold: after a maximum flow, at the finest scale, the sink side of
 /// the minimum cut nearest the sink.

@@ -166,14 +166,14 @@ class ReportingPulse final : public Pulse {
 
 // Neighbours one after the other: they share columns. In causal networks the last first: what one reaches, the next one
 // reaches too, and more.
-std::vector<std::size_t> order_of_sources(const CapacityIndex& capacities, const Query& query) {
+std::vector<std::size_t> order_of_sources(const CapacityIndex& capacities, const Query& query, Pulse& pulse) {
     std::vector<std::size_t> order(query.sources.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return query.sources[a][0] < query.sources[b][0]; });
     const auto n_reached = [&](std::size_t source) {
         std::vector<Word> reached;
-        nodes_reached(capacities, node_set(capacities.network(), query.sources[source]), reached);
+        nodes_reached(capacities, node_set(capacities.network(), query.sources[source]), reached, pulse);
         std::size_t n = 0;
         for (const Word word : reached) n += static_cast<std::size_t>(std::popcount(word));
         return n;
@@ -220,7 +220,7 @@ class Worker {
           dropped_(job.dropped),
           pulse_(pulse),
           residual_(capacities_),
-          levels_(net_),
+          levels_(net_, pulse),
           shared_(capacities_),
           cuts_(capacities_) {
         if (job.answer.statistics.algorithm == Algorithm::push_relabel)
@@ -257,7 +257,7 @@ class Worker {
         sink_ = sink;
         terminals_.sink_nodes = job_.query.sinks[sink];
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
-        reaching_ = nodes_reaching(capacities_, terminals_.sinks);
+        reaching_ = nodes_reaching(capacities_, terminals_.sinks, pulse_);
         givers_reached_.clear();
         shared_.enter_sink(residual_);
         cuts_.clear();
@@ -429,7 +429,7 @@ class Worker {
         residual_.reset();
 
         const Bound out = out_of_sources(reaching_);
-        nodes_reached(capacities_, terminals_.sources, reached_);
+        nodes_reached(capacities_, terminals_.sources, reached_, pulse_);
         const Bound in = into_sinks_from_reached();
         terminals_.useless.resize(net_.n_words());
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
@@ -539,15 +539,17 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     answer.statistics.index_bytes = capacities.bytes() + dropped.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, dropped, query, options, answer, order_of_sources(capacities, query)};
+    Job job{network, capacities, dropped, query, options, answer, {}};
+    ReportingPulse pulse(job, reporter);
+    job.order = order_of_sources(capacities, query, pulse);
     if (answer.statistics.threads > 1)
         job.portion =
             std::clamp(pairs / (std::uint64_t{8} * answer.statistics.threads), std::uint64_t{1}, std::uint64_t{16});
     std::mutex mutex;
     std::exception_ptr failure;
-    const auto work = [&](Pulse& pulse) {
+    const auto work = [&](Pulse& own) {
         try {
-            Worker worker(job, pulse);
+            Worker worker(job, own);
             worker.run();
             const std::scoped_lock lock(mutex);
             answer.statistics.searches += worker.counters().searches;
@@ -566,8 +568,8 @@ Answer solve(const Network& network, const Query& given, const Options& options)
         while (helpers.size() + 1 < answer.statistics.threads) {
             busy.fetch_add(1);
             helpers.emplace_back([&] {
-                Pulse pulse(job.stop);
-                work(pulse);
+                Pulse own(job.stop);
+                work(own);
                 busy.fetch_sub(1);
             });
         }
@@ -575,7 +577,6 @@ Answer solve(const Network& network, const Query& given, const Options& options)
         busy.fetch_sub(1);
         answer.statistics.threads = static_cast<unsigned>(helpers.size()) + 1;
     }
-    ReportingPulse pulse(job, reporter);
     work(pulse);
     while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
         try {

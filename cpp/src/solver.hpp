@@ -1,13 +1,11 @@
-// What the two maximum flow algorithms have in common: the question, the answer, and how a solve is interrupted.
+// What the two maximum flow algorithms have in common: the question and the answer.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <vector>
 
-#include "attnflow/errors.hpp"
 #include "levels.hpp"
+#include "pulse.hpp"
 #include "residual.hpp"
 
 namespace attnflow {
@@ -24,29 +22,6 @@ struct Counters {
     std::uint64_t augmentations = 0;  // times flow reached the source (Dinic), pushes (push-relabel)
     std::uint64_t touched = 0;        // edges that carried flow at some time
     std::uint64_t steps = 0;  // of a search's way (Dinic); what a breadth-first search costs is given in steps, too
-};
-
-/// Lets a long solve be stopped. The thread that called solve() also reports progress from here.
-class Pulse {
-   public:
-    explicit Pulse(const std::atomic<bool>& stop) : stop_(stop) {}
-    virtual ~Pulse() = default;
-    /// Called every few nanoseconds of work. Throws Cancelled.
-    void beat() {
-        if (++beats_ % 1024 == 0) check();
-    }
-    /// Called every few microseconds of work. Throws Cancelled.
-    void check() {
-        if (stop_.load(std::memory_order_relaxed)) throw Cancelled();
-        report();
-    }
-
-   protected:
-    virtual void report() {}
-
-   private:
-    const std::atomic<bool>& stop_;
-    std::uint32_t beats_ = 0;
 };
 
 /// A maximum flow algorithm working in a Residual. After solve() the residual holds a maximum flow.

@@ -59,7 +59,9 @@ class Bench {
         const Network& net = capacities_.network();
         std::vector<Word> sources(net.n_words(), 0), reached;
         set_bit(&sources[net.first_word(net.block_of(source))], net.position_of(source));
-        nodes_reached(capacities_, sources, reached);
+        const std::atomic<bool> stop{false};
+        Pulse pulse(stop);
+        nodes_reached(capacities_, sources, reached, pulse);
         Built built;
         built.value = columns_.fill(source, sink, reached, bound, true);
         residual_.reset();
