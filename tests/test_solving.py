@@ -91,16 +91,27 @@ def test_progress_must_be_callable(peaked):
         maxflow.layered(peaked, progress=3)
 
 
+LONG = {
+    "a flow of many paths": "maxflow.layered(instances.peaked(12, 400, seed=0, residual=0.0), sinks=range(400)",
+    "a chain of many layers": "maxflow.layered([np.ones((1, 1), np.float32)] * 20_000",
+    "a chain within a block": (
+        "maxflow.blocks([200_000], [maxflow.Link(0, 0, np.full(200_000, 2.0), 1)], "
+        "sources=[(0, 0)], sinks=[(0, 199_999)]"
+    ),
+}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @every_algorithm
-def test_control_c_stops_within_a_second(algorithm):
+@pytest.mark.parametrize("what", LONG)
+def test_control_c_stops_within_a_second(what, algorithm):
     code = (
         "import time\n"
+        "import numpy as np\n"
         "from attnflow import instances, maxflow\n"
-        "capacities = instances.peaked(12, 400, seed=0, residual=0.0)\n"
         "print('solving', flush=True)\n"
         "try:\n"
-        f"    maxflow.layered(capacities, sinks=range(400), algorithm={algorithm!r})\n"
+        f"    {LONG[what]}, algorithm={algorithm!r})\n"
         "except KeyboardInterrupt:\n"
         "    print('stopped', flush=True)\n"
     )
