@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from attnflow import Network, instances, maxflow
+from attnflow import Network, SparseMatrix, instances, maxflow
 from attnflow.errors import InvalidArgumentError
+from attnflow.maxflow import Link
 
 torch = pytest.importorskip("torch")
 
@@ -297,6 +299,19 @@ def test_from_blocks_takes_links_tuples_and_tensors():
     assert again.sizes == (2, 3)
     assert again.n_edges == 7
     np.testing.assert_array_equal(again.source_flows([0, 1], sources=[0]).values, [[1.0], [4.0]])
+
+
+@pytest.mark.parametrize(
+    "form", [scipy.sparse.csr_array, SparseMatrix.from_dense, torch.from_numpy, np.ndarray.tolist], ids=str
+)
+def test_a_network_holds_what_it_can_read(form):
+    matrix = np.array([[0.5, 0.0], [0.25, 0.75]])
+    network = Network((2, 2), (Link(0, 1, form(matrix)),))
+    assert repr(network) == "Network(sizes=(2, 2), n_layers=1, n_edges=3)"
+    assert network.nbytes == network.links[0].capacities.nbytes
+    assert network.pooled().source_flows().values.tolist() == [[0.75, 0.5]]
+    assert network.sparsified(keep=1).n_edges == 2
+    assert network.source_flows().values.tolist() == [[0.25, 0.75]]
 
 
 def test_from_blocks_reads_half_precision():

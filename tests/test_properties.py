@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import Case, check_bounds, check_certificate, exact, one_pair
 
-from attnflow import Network, baselines, maxflow
+from attnflow import Network, baselines, instances, maxflow
 from attnflow.errors import UnboundedFlowError
 
 algorithms = st.sampled_from(["auto", "dinic", "push_relabel"])
@@ -336,3 +336,36 @@ def test_a_stack_is_limited_by_its_parts(matrices):
     assume(len(matrices) > 1)
     below = flow(matrices[:-1], sinks=[range(matrices[-1].shape[1])])[0]
     assert np.all(flow(matrices) <= below[None, :])
+
+
+# --- quanta: what Flows and EdgeFlows say of them ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), [(np.float32, -36), (np.float64, -7)])
+@pytest.mark.parametrize("total", [1.0, 1.0 - 2.0**-20, 0.75, 3e-9, 5e20])
+def test_capacities_above_a_share_of_what_the_sink_takes_lose_nothing(total, dtype, exponent):
+    small = dtype(total) * dtype(2.0**exponent) * (1 + np.finfo(dtype).eps)
+    flows = maxflow.layered([np.array([[dtype(total), small]])], sinks=0)
+    assert flows.lower[0, 1] == flows.upper[0, 1] == small
+    assert 2.0**-61 <= flows.stats["quantum"] / float(dtype(total) + small) <= 2.0**-60 * (1 + 1e-5)
+
+
+def test_an_interval_is_a_quantum_for_a_rounded_edge_and_the_largest_sink_sets_it():
+    small = 0.1 * 2.0**-20
+    wide = np.array([[1.0, small], [0.0, small]])
+    for sinks, quantum in (([0, 1], 2.0**-60), ([0], 2.0**-60), ([1], 2.0**-84)):
+        flows = maxflow.layered([wide], sources=[1], sinks=sinks)
+        assert flows.stats["quantum"] == quantum
+        assert set((flows.upper - flows.lower).flat) == {quantum if quantum > np.spacing(small) else 0.0}
+    assert 2**16 * np.spacing(small) == 2.0**-60
+
+
+def test_edge_flows_are_whole_quanta_and_conserved_in_them():
+    flows = maxflow.layered(instances.peaked(4, 20, seed=0).astype(np.float64), sources=[{0, 3}], flows=True)
+    quanta = flows.flows.flow / flows.stats["quantum"]
+    np.testing.assert_array_equal(quanta, np.floor(quanta))
+    for layer in range(3):
+        into, out = flows.flows.link == layer, flows.flows.link == layer + 1
+        arrives = np.bincount(flows.flows.receiver[into], flows.flows.flow[into], minlength=20)
+        leaves = np.bincount(flows.flows.giver[out], flows.flows.flow[out], minlength=20)
+        np.testing.assert_allclose(arrives, leaves, rtol=1e-14, atol=0)

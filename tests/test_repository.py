@@ -37,7 +37,10 @@ ARROWS = {
     "baselines": {"_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
     "packaged_models": {"errors", "transformers (lazily)"},
-    "bench": {"maxflow", "instances", "packaged_models", "numpy", "errors", "matplotlib (lazily)", "torch (lazily)"},
+    "bench": {
+        *("maxflow", "instances", "packaged_models", "_positions", "numpy", "errors"),
+        *("matplotlib (lazily)", "torch (lazily)"),
+    },
     "bench/peers": {"bench", "numpy", "igraph", "maxflow", "networkx", "ortools", "scipy"},  # loaded when looked for
     "attribution": {"_positions", "_frozen", "numpy", "errors", "maxflow", "views (lazily)", "pandas (lazily)"},
     "capture": {"torch", "transformers", "numpy", "errors"},

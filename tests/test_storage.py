@@ -150,6 +150,16 @@ def test_sums_bound_what_was_dropped(matrix, keep):
             assert (0 if sums is None else Fraction(sums[i])) >= total
 
 
+@pytest.mark.parametrize("row", [[2**53, 1, 0], [2**53 + 1, 0], [2**53 - 1, 1, 1], [2**53 - 1, 0, 0]])
+def test_sums_of_integers_beyond_float64(row):
+    """2^53 + 1 has no float64: what bounds it is above."""
+    stored = sparse(np.array([row], dtype=np.int64), keep=0)
+    for bound in (stored.dropped_in[0], maxflow.layered([stored], sources=[set(range(len(row)))], sinks=0).upper[0, 0]):
+        assert int(bound) == sum(row) if sum(row) < 2**53 else int(bound) > 2**53
+    given = SparseMatrix((2, 1), [0, 0, 0], [], np.array([], dtype=int), np.array([2**53 + 1, 1]), [2**53 + 2])
+    assert (int(given.dropped_in[0]) > 2**53, int(given.dropped_in[1])) == (True, 1)
+
+
 def test_infinite_entries_are_kept():
     matrix = np.array([[inf, inf, 3.0], [1.0, 2.0, inf], [1.0, 1.0, 1.0]])
     stored = sparse(matrix, keep=1, below=2.5)
@@ -416,6 +426,7 @@ def test_triangles_that_are_none(n, values, error, said):
         ([[1.0, 0.25], [1.0, 1.0]], r"matrix\[0, 1\] is 0.25.*above the diagonal"),
         ([[1.0, nan], [1.0, 1.0]], r"matrix\[0, 1\] is nan"),
         (None, "dtype object"),
+        (sparse(np.eye(3) + 1, keep=1), "matrix is SparseMatrix.*dropped"),
         (np.ma.masked_array(np.eye(2), mask=True), "masked array"),
         ([[1], [1, 2]], "not an array"),
     ],
@@ -488,15 +499,28 @@ def test_rows_without_entries_are_fine():
     ],
 )
 def test_what_to_keep(options, said):
-    network = Network.encoder(np.eye(3)[None])
+    network, diagonal = Network.encoder(np.eye(3)[None]), Network.from_blocks([3, 3], [(0, 1, np.ones(3))])
     for call in (
         lambda: sparse(np.eye(3), **options),
         lambda: Network.encoder(np.eye(3)[None], **options),
         lambda: Network.decoder(np.eye(3)[None], **options),
         lambda: network.sparsified(**options),
+        lambda: diagonal.sparsified(**options),
     ):
         with refused(InvalidArgumentError, said):
             call()
+
+
+@pytest.mark.filterwarnings("error")
+def test_thresholds_and_sums_beyond_the_dtype():
+    for dtype in dtypes:
+        for below in (10**400, 1e300, np.float64(1e300), inf):
+            assert len(sparse(np.array([[1, 0], [2, 3]], dtype), below=below).values) == 2  # the straight ones
+    assert sparse(np.array([[inf, 1.0, 2.0]], np.float32), below=1e300).values.tolist() == [inf]
+    with refused(InvalidCapacityError, r"keep=0.*more than float64 holds into receiver 0 of matrix.*\(4, 4\)"):
+        sparse(np.full((4, 4), 1e308), keep=0)
+    with refused(InvalidCapacityError, "more than float64 holds out of giver 2 of matrix"):
+        sparse(SparseMatrix((3, 3), [0, 0, 1, 1], [2], [1e308], [0, 0, 0], [0, 0, 1e308]), keep=0)
 
 
 @pytest.mark.parametrize("value", [nan, -1.0])
@@ -533,6 +557,26 @@ def test_shapes_that_do_not_fit():
                 call()
         with refused(InvalidArgumentError, "offset"):
             maxflow.blocks([3, 3], [Link(0, 1, form, 1)], sources=[(0, 0)], sinks=[(1, 0)])
+
+
+@pytest.mark.parametrize(
+    "form", [scipy.sparse.csr_array, scipy.sparse.coo_matrix, TriangularMatrix.from_dense, sparse], ids=str
+)
+def test_every_storage_is_taken_where_matrices_are(form):
+    matrix = np.tri(3) / 4
+    given = form(matrix)
+    for stored in (sparse(given), TriangularMatrix.from_dense(given)):
+        np.testing.assert_array_equal(stored.to_dense(), matrix)
+    assert len(sparse(given, keep=0).values) == 3
+    for make in (Network.encoder, Network.decoder):
+        made, whole = make([given, matrix]), make([matrix, matrix])
+        np.testing.assert_array_equal(made.source_flows([0, 2]).values, whole.source_flows([0, 2]).values)
+    with refused(InvalidCapacityError, r"^capacities is one matrix, .*\(3, 3\).*sequence of matrices"):
+        maxflow.layered(given)
+    with refused(InvalidCapacityError, "contributions must be", type(given).__name__):
+        Network.encoder(given)
+    with refused(InvalidCapacityError, "layer 1 is SparseMatrix", "dropped"):
+        Network.encoder([given, sparse(matrix, keep=0)])
 
 
 def test_scipy_matrices_that_are_none():

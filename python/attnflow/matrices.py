@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._positions import integer, is_many, items
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import entries, place
+from .storage import entries, place, whole
 
 __all__ = ["Heads", "capacities", "check_entries", "host", "real"]
 
@@ -98,7 +98,9 @@ def _torch_of(array: Any) -> Any:
 def real(given: Any, name: str) -> Any:
     """As an ndarray or a detached tensor of a real dtype."""
     torch = _torch_of(given)
-    if torch is not None:
+    if torch is None:
+        given = whole(given, name)
+    else:
         tensor = given.detach()
         floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         if tensor.dtype not in (*floats, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
@@ -125,6 +127,7 @@ def _layers(contributions: Any) -> Iterator[Any]:
     if (
         contributions is None
         or isinstance(contributions, (str, bytes, dict))
+        or callable(getattr(contributions, "tocsr", None))  # of scipy, and one layer
         or not isinstance(contributions, Iterable)
     ):
         raise InvalidCapacityError(f"contributions must be {form}, not {type(contributions).__name__}")

@@ -23,7 +23,7 @@ from . import _core
 from ._frozen import Frozen
 from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import SparseMatrix, Stored, TriangularMatrix, as_array, as_capacities, entries, from_scipy, place
+from .storage import SparseMatrix, Stored, TriangularMatrix, as_capacities, entries, from_scipy, place
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
 
@@ -55,7 +55,7 @@ class Link:
     ----------
     giver, receiver : int
         The blocks the edges leave and enter.
-    capacities : numpy.ndarray, TriangularMatrix, SparseMatrix or scipy.sparse matrix
+    capacities : numpy.ndarray, TriangularMatrix, SparseMatrix or scipy.sparse matrix (which becomes a SparseMatrix)
         (n_receiver, n_giver): ``[j, k]`` is the capacity of the edge from the giver's node k to the receiver's node j.
         Or (n_giver,), a diagonal: edges from node k to node k + `offset`, those that leave the block ignored. Floating
         or integer, any strides, >= 0; 0 is no edge, infinity an unbounded one.
@@ -76,9 +76,12 @@ class Link:
     capacities: Any
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "capacities", from_scipy(self.capacities, "capacities"))
+
     def __repr__(self) -> str:
         offset = f", offset={self.offset}" if self.offset else ""
-        capacities: Any = from_scipy(self.capacities, "capacities")
+        capacities: Any = self.capacities
         if not isinstance(capacities, Stored):
             array = np.asarray(capacities)
             capacities = f"{array.shape} {array.dtype}"
@@ -148,6 +151,12 @@ class EdgeFlows(Frozen):
         Positions in the link's blocks.
     flow : float64 array
         In the unit of the capacities, > 0.
+
+    Notes
+    -----
+    Of floating point capacities these are multiples of one quantum, ``Flows.stats["quantum"]``, and an edge may carry
+    a single one, about 1e-18 of what the sink takes, where one would expect none. What enters and what leaves a node is
+    equal to the quantum; of ``flow``, to what float64 rounds.
     """
 
     link: NDArray[np.int32]
@@ -173,9 +182,10 @@ class Flows(Frozen):
     values : float64 array (n_sinks, n_sources)
         Maximum flow, in the unit of the capacities.
     lower, upper : float64 arrays (n_sinks, n_sources)
-        ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. They
-        equal `values` or its neighbours in float64, unless the capacities span more than some 2^60, or edges were
-        dropped: then `upper` bounds the flow through kept and dropped edges together (infinite where nothing does).
+        ``lower <= maximum flow in the capacities as given <= upper``. `lower` is a feasible flow, `upper` a cut. Where
+        no edge of the cut was rounded to quanta they equal `values` or its neighbours in float64, and every edge that
+        was adds one quantum to `upper` (Notes). Where edges were dropped, `upper` bounds the flow through kept and
+        dropped edges together (infinite where nothing does).
     bottlenecks : int32 array (n_sinks, n_sources) or None
         What limits the flow: `SOURCE`, `SINK`, `NONE`, or the number of the link (>= 0, of a layered network the layer)
         that holds the largest share of the minimum cut nearest the source. Where both the source and the sink limit it,
@@ -187,6 +197,15 @@ class Flows(Frozen):
     stats : mapping
         edges, algorithm, threads, quantum (size of one unit of the exact arithmetic), searches, augmentations,
         touched_edges, index_bytes (shared by all sources), workspace_bytes (all threads), checked.
+
+    Notes
+    -----
+    Floating point capacities are rounded down to multiples of one quantum, ``stats["quantum"]``: a power of two, 2^-61
+    to 2^-60 of B, the largest sum of capacities into any one sink of the call (where that is unbounded, of the sum of
+    all finite capacities, counted once for every edge into the sink). float32 capacities above 2^-36 B and float64 ones
+    above 2^-7 B lose nothing. The interval of a flow far below B, along small float64 capacities or into a small sink
+    beside a large one, can hold many float64 numbers; a small sink's is narrower in a call of its own. Integers are
+    never rounded.
     """
 
     values: NDArray[np.float64]
@@ -423,7 +442,11 @@ def _layers(capacities: Any) -> list[_Edges]:
     if isinstance(capacities, Sequence):
         matrices = [as_capacities(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
-        array = as_array(capacities, "capacities")
+        array = as_capacities(capacities, "capacities")
+        if isinstance(array, Stored):
+            raise InvalidCapacityError(
+                f"capacities is one matrix, {array!r}; it must be (layers, n, n), or a sequence of matrices"
+            )
         if array.ndim != 3 or array.shape[1] != array.shape[2]:
             raise InvalidCapacityError(
                 f"capacities has shape {array.shape}; it must be (layers, n, n), or a sequence of matrices"

@@ -17,7 +17,7 @@ from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .matrices import Heads
 from .maxflow import Algorithm, Flows, Link, Progress
-from .storage import SparseMatrix, Stored, TriangularMatrix, entries, from_scipy
+from .storage import SparseMatrix, Stored, TriangularMatrix, as_capacities, entries, from_scipy, thresholds
 
 __all__ = ["Network"]
 
@@ -72,7 +72,9 @@ class Network:
         contributions : array (L, n, n) or (L, H, n, n), or an iterable of (n, n), (H, n, n) or (1, H, n, n) arrays
             Row = receiver, column = giver, the orientation of Hugging Face attentions. numpy arrays or torch tensors on
             any device; real, finite and non-negative, floating or integer. Rows need not sum to 1. Never modified. An
-            iterable's layers are drawn one at a time, and each is stored before the next one is.
+            iterable's layers are drawn one at a time, and each is stored before the next one is. Among them may be a
+            :class:`attnflow.TriangularMatrix`, a :class:`attnflow.SparseMatrix` that dropped nothing or a matrix of
+            scipy.sparse: it is made whole first.
         residual : float
             r in C = (1 - r) A + r I. 0.5 is the published method [1]_. Use 0 for contributions that already hold the
             residual.
@@ -254,6 +256,8 @@ class Network:
         return cls(blocks, tuple(made))
 
     def __post_init__(self) -> None:
+        links = [_readable(link, f"link {index}") for index, link in enumerate(self.links)]
+        object.__setattr__(self, "links", tuple(links))
         if len(self.sizes) < 2:
             raise InvalidArgumentError(f"sizes={self.sizes}: a network needs two blocks at least, inputs and outputs")
         for block, size in enumerate(self.sizes):
@@ -345,6 +349,7 @@ class Network:
         >>> thin.n_edges < network.n_edges / 4
         True
         """
+        keep, below = thresholds(keep, below)
         links = [
             link
             if link.capacities.ndim == 1
@@ -455,11 +460,18 @@ def _store(storage: str, keep: int | None, below: float | None) -> Callable[[Any
     """How a layer's capacities are kept."""
     if not isinstance(storage, str) or storage not in ("dense", "triangle"):
         raise InvalidArgumentError(f'storage={storage!r} is unknown: choose "dense" or "triangle"')
+    keep, below = thresholds(keep, below)
     if keep is None and below is None:
         return TriangularMatrix.from_dense if storage == "triangle" else lambda layer: layer
     if storage == "triangle":
         raise InvalidArgumentError(f'storage="triangle" keeps every edge, but keep={keep!r}, below={below!r} drop some')
     return lambda layer: SparseMatrix.from_dense(layer, keep=keep, below=below)
+
+
+def _readable(link: Link, name: str) -> Link:
+    """With an array, or a matrix of a storage of its own, where lists or tensors were given."""
+    capacities = as_capacities(link.capacities, name)
+    return link if capacities is link.capacities else replace(link, capacities=capacities)
 
 
 def _count_edges(link: Link, n_receivers: int) -> int:

@@ -28,6 +28,8 @@ __all__ = [
     "entries",
     "from_scipy",
     "place",
+    "thresholds",
+    "whole",
 ]
 
 Array = NDArray[Any]
@@ -90,7 +92,7 @@ class TriangularMatrix(Frozen):
 
         Parameters
         ----------
-        matrix : array (n, n)
+        matrix : array (n, n), TriangularMatrix, SparseMatrix that dropped nothing, or matrix of scipy.sparse
             Row = receiver, column = giver; floating or integer, nothing above the diagonal.
 
         Returns
@@ -101,7 +103,7 @@ class TriangularMatrix(Frozen):
         Raises
         ------
         InvalidCapacityError
-            No square matrix of real numbers, or an entry above the diagonal (names the first).
+            No square matrix of real numbers, one that dropped some, or an entry above the diagonal (names the first).
 
         Examples
         --------
@@ -110,7 +112,9 @@ class TriangularMatrix(Frozen):
         >>> attnflow.TriangularMatrix.from_dense(np.tri(3)).values
         array([1., 1., 1., 1., 1., 1.])
         """
-        dense = _matrix(matrix)
+        if isinstance(matrix, TriangularMatrix):
+            return matrix
+        dense = _matrix(whole(matrix, "matrix"))
         n = len(dense)
         if dense.shape != (n, n):
             raise InvalidCapacityError(f"matrix has shape {dense.shape}; a triangle is cut from a square one")
@@ -248,7 +252,7 @@ class SparseMatrix(Frozen):
 
         Parameters
         ----------
-        matrix : array (n_receivers, n_givers), TriangularMatrix or SparseMatrix
+        matrix : array (n_receivers, n_givers), TriangularMatrix, SparseMatrix or matrix of scipy.sparse
             Non-negative. What a SparseMatrix dropped before is added to what is dropped now.
         keep : int, optional
             Keep the `keep` largest entries of each row; of equal ones, any. 0 keeps the straight edges.
@@ -266,7 +270,8 @@ class SparseMatrix(Frozen):
         InvalidArgumentError
             `keep` negative or no integer, `below` negative, NaN or no number.
         InvalidCapacityError
-            No matrix of real numbers, or NaN or negative entries (names the first).
+            No matrix of real numbers, NaN or negative entries (names the first), or dropped ones whose sum is more than
+            float64 holds.
 
         Notes
         -----
@@ -286,11 +291,9 @@ class SparseMatrix(Frozen):
         >>> attnflow.maxflow.layered([layer, layer], sinks=1).values  # in between
         array([[0.875, 0.625, 0.25 ]])
         """
-        if keep is not None:
-            keep = integer(keep, "keep", low=0)
-        if below is not None:
-            below = _threshold(below)
-        source = matrix if isinstance(matrix, Stored) else _matrix(matrix)
+        keep, below = thresholds(keep, below)
+        source = from_scipy(matrix, "matrix")
+        source = source if isinstance(source, Stored) else _matrix(source)
         n_receivers, n_givers = source.shape
         counts = np.zeros(n_receivers + 1, np.int64)
         columns, values = [], []
@@ -302,7 +305,8 @@ class SparseMatrix(Frozen):
             rows = whole_rows[:, : max(first + len(whole_rows), in_use[-1] + 1 if in_use.size else 0)]
             kept = _largest(rows, keep) if keep is not None else rows > 0
             if below is not None:
-                kept &= rows >= below
+                with np.errstate(over="ignore"):  # above all of float32 is infinity there
+                    kept &= rows >= below
             if rows.dtype.kind == "f":
                 kept |= rows == np.inf
             if n_receivers == n_givers:
@@ -312,16 +316,23 @@ class SparseMatrix(Frozen):
             columns.append(np.nonzero(kept)[1].astype(np.uint32))
             values.append(rows[kept])
             rows[kept] = 0  # a chunk is ours
-            lost_in[first:][: len(rows)] = rows.sum(axis=1, dtype=np.float64)
-            lost_out[: rows.shape[1]] += rows.sum(axis=0, dtype=np.float64)
+            with np.errstate(over="ignore"):  # refused below
+                lost_in[first:][: len(rows)] = rows.sum(axis=1, dtype=np.float64)
+                lost_out[: rows.shape[1]] += rows.sum(axis=0, dtype=np.float64)
             causal = causal and not np.triu(rows, first + 1).any()
-        sums = [_rounded_up(lost, n_receivers + n_givers, source.dtype) for lost in (lost_in, lost_out)]
         dropped = bool(lost_in.any())
-        if isinstance(source, SparseMatrix) and source.dropped_in is not None and source.dropped_out is not None:
-            sums = [
-                _next(now + before) for now, before in zip(sums, (source.dropped_in, source.dropped_out), strict=True)
-            ]
-            dropped, causal = True, causal and source.dropped_causal
+        with np.errstate(over="ignore"):
+            sums = [_rounded_up(lost, n_receivers + n_givers, source.dtype) for lost in (lost_in, lost_out)]
+            if isinstance(source, SparseMatrix) and source.dropped_in is not None and source.dropped_out is not None:
+                befores = (source.dropped_in, source.dropped_out)
+                sums = [_next(now + before) for now, before in zip(sums, befores, strict=True)]
+                dropped, causal = True, causal and source.dropped_causal
+        for lost, where in zip(sums, ("into receiver", "out of giver"), strict=True):
+            if np.isinf(lost).any():
+                raise InvalidCapacityError(
+                    f"keep={keep}, below={below} drop more than float64 holds {where} {int(np.argmax(lost))} of matrix,"
+                    f" of shape {source.shape}: scale it down"
+                )
         made = cls((n_receivers, n_givers), np.cumsum(counts), np.concatenate(columns), np.concatenate(values))
         return replace(made, dropped_in=sums[0], dropped_out=sums[1], dropped_causal=causal) if dropped else made
 
@@ -378,6 +389,16 @@ def as_capacities(given: Any, name: str) -> Any:
     """As an array, or as a matrix of a storage of its own."""
     stored = from_scipy(given, name)
     return stored if isinstance(stored, Stored) else as_array(stored, name)
+
+
+def whole(given: Any, name: str) -> Any:
+    """A matrix of a storage of its own as an array; anything else as it is."""
+    stored = from_scipy(given, name)
+    if not isinstance(stored, Stored):
+        return stored
+    if isinstance(stored, SparseMatrix) and stored.dropped_in is not None:
+        raise InvalidCapacityError(f"{name} is {stored!r}: what was dropped is not there; all entries are needed")
+    return stored.to_dense()
 
 
 def as_array(given: Any, name: str) -> Array:
@@ -479,7 +500,10 @@ def _check_rows(starts: Array, columns: Array, n_givers: int) -> None:
 def _sums(given: Any, name: str, n: int) -> NDArray[np.float64] | None:
     if given is None:
         return None
-    array = np.ascontiguousarray(_vector(given, name), np.float64)
+    exact = _vector(given, name)
+    array = np.ascontiguousarray(exact, np.float64)
+    if exact.dtype.kind in "iu" and array.max(initial=0) >= 2**53:
+        array = np.where(array >= 2**53, np.nextafter(array, np.inf), array)  # 2^53 may have been 2^53 + 1
     if len(array) != n:
         raise InvalidCapacityError(f"{name} has {len(array)} entries; one for each of {n} nodes is needed")
     refused = ~((array >= 0) & (array < np.inf))
@@ -489,12 +513,20 @@ def _sums(given: Any, name: str, n: int) -> NDArray[np.float64] | None:
     return array
 
 
-def _threshold(given: Any) -> float:
-    if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
-        raise InvalidArgumentError(f"below is {given!r}; it must be a number >= 0")
-    if not given >= 0:
-        raise InvalidArgumentError(f"below is {given!r}; it must be >= 0")
-    return float(given)
+def thresholds(keep: Any, below: Any) -> tuple[int | None, float | None]:
+    """What :meth:`SparseMatrix.from_dense` is told to keep, checked."""
+    if keep is not None:
+        keep = integer(keep, "keep", low=0)
+    if below is None:
+        return keep, None
+    if isinstance(below, (bool, np.bool_)) or not isinstance(below, (int, float, np.integer, np.floating)):
+        raise InvalidArgumentError(f"below is {below!r}; it must be a number >= 0")
+    if not below >= 0:
+        raise InvalidArgumentError(f"below is {below!r}; it must be >= 0")
+    try:
+        return keep, float(below)
+    except OverflowError:  # an integer beyond all capacities but infinite ones
+        return keep, np.inf
 
 
 def _check_rows_of(rows: Array, first: int) -> None:
@@ -554,8 +586,8 @@ def _rounded_up(sums: Array, n: int, dtype: np.dtype[Any]) -> Array:
 
     A sum of non-negative terms is off by a factor of 1 + n 2^-53 and less than its square; zero is zero.
     """
-    if dtype.kind in "iu" and sums.max(initial=0) <= 2**53:
-        return sums  # whole numbers that float64 holds
+    if dtype.kind in "iu" and sums.max(initial=0) < 2**53:
+        return sums  # whole numbers that float64 holds; 2^53 itself may be what is left of 2^53 + 1
     return _next(sums * (1 + (n + 2) * 2.0**-52))
 
 

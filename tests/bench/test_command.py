@@ -142,6 +142,20 @@ def test_wrong_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixt
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--output", "--chart"])
+def test_a_link_that_leads_nowhere_is_noticed_before_anything_is_measured(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "compare", None)
+    name = "x.json" if option == "--output" else "x.svg"
+    link = tmp_path / name
+    for target, said in ((tmp_path / "missing" / name, "a folder that is not there"), (link, "a link to itself")):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        assert main([*TINY, "--only", "peaked n=8", option, str(link)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_an_unknown_case_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--only", "n=9"]) == 1
     assert capsys.readouterr().err == "attnflow: error: only='n=9': no case has that in its name\n"

@@ -17,7 +17,7 @@ from every_peer import PEERS
 from attnflow import bench, instances
 from attnflow.bench import environment, trained
 from attnflow.bench.cases import excess
-from attnflow.errors import CertificateError, InvalidArgumentError, MissingDependencyError
+from attnflow.errors import CertificateError, InvalidArgumentError, InvalidCapacityError, MissingDependencyError
 from attnflow.maxflow import Link
 
 NAMES = [peer.NAME for peer in PEERS]
@@ -54,6 +54,8 @@ def test_cases_have_names_of_their_own() -> None:
     for quick, kind in ((False, "case"), (True, "quick case")):
         with pytest.raises(InvalidArgumentError, match=f"only='n=513': no {kind} has that in its name"):
             bench.select("n=513", quick=quick)
+    with pytest.raises(InvalidArgumentError, match="only is None; it must be part of a name"):
+        bench.select(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", [case for case in bench.CASES if case.model is None], ids=lambda case: case.name)
@@ -103,6 +105,49 @@ def test_edges_are_numbered_through_the_blocks() -> None:
         bench.instance("small", [2, 2, 1], [*links, links[0]], 0)
 
 
+def test_a_diagonal_may_reach_back() -> None:
+    """The edge from node 0 would leave the block at its other end."""
+    links = [Link(0, 1, np.array([1.0, 0.5, 0.25], np.float32), -1)]
+    graph = bench.instance("back", [3, 3], links, 0).graph()
+    assert list(zip(graph.tails, graph.heads, strict=True)) == [(1, 3), (2, 4)]
+
+
+def link(capacities: Any, giver: Any = 0, receiver: Any = 1, offset: Any = 0) -> Link:
+    return Link(giver, receiver, capacities, offset)
+
+
+ONES = np.ones((1, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"links": [link(ONES * np.nan)]}, InvalidCapacityError, r"links\[0\].capacities\[0, 0\] is nan; .*>= 0"),
+        ({"links": [link(ONES * np.inf)]}, InvalidCapacityError, r"links\[0\].capacities\[0, 0\] is inf; .*finite"),
+        ({"links": [link(-ONES[0])]}, InvalidCapacityError, r"links\[0\].capacities\[0\] is -1.0; .*>= 0.*\(2,\)"),
+        ({"links": [link([[1.0, 1.0]])]}, InvalidCapacityError, "capacities is a list; an array of float32"),
+        ({"links": [link(np.ones((1, 2)))]}, InvalidCapacityError, "capacities is an array of float64"),
+        ({"links": [link(ONES.T)]}, InvalidCapacityError, r"shape \(2, 1\); it must be \(1, 2\) or \(2,\)"),
+        ({"sizes": [3, 1]}, InvalidCapacityError, r"shape \(1, 2\); it must be \(1, 3\) or \(3,\)"),
+        ({"sizes": [2, 0]}, InvalidArgumentError, r"sizes\[1\] is 0"),
+        ({"sizes": [2]}, InvalidArgumentError, r"sizes is \(2,\)"),
+        ({"sizes": 2}, InvalidArgumentError, "sizes is 2; it must be a sequence of ints"),
+        ({"sink": 1}, InvalidArgumentError, "sink is 1; it must be an integer from 0 to 0"),
+        ({"sink": 0.5}, InvalidArgumentError, r"sink is 0\.5"),
+        ({"links": [link(ONES, receiver=2)]}, InvalidArgumentError, r"links\[0\].receiver is 2"),
+        ({"links": [link(ONES, receiver=0)]}, InvalidArgumentError, "joins block 0 to itself"),
+        ({"links": [link(ONES, offset=1)]}, InvalidArgumentError, r"links\[0\].offset is 1, but only a diagonal"),
+        ({"links": [ONES]}, InvalidArgumentError, r"links\[0\] is a ndarray; it must be a maxflow.Link"),
+        ({"links": None}, InvalidArgumentError, "links is None"),
+    ],
+)
+def test_networks_that_are_none(change: dict[str, Any], error: type[Exception], said: str) -> None:
+    good = {"name": "small", "sizes": [2, 1], "links": [link(ONES)], "sink": 0}
+    assert bench.instance(**good).n_edges == 2  # type: ignore[arg-type]
+    with pytest.raises(error, match=f"^(the block )?small: .*{said}"):
+        bench.instance(**{**good, **change})
+
+
 def test_excess_leaves_nothing_of_an_even_row_and_keeps_causality() -> None:
     even = np.full((2, 4), 0.25, dtype=np.float32)
     assert not excess(even).any()
@@ -131,6 +176,18 @@ def test_attention_comes_from_the_cache_or_says_what_to_install(
     assert case.missing is None
     diagonal = [float(link.capacities[5, 5]) for link in bench.load(case).links]
     np.testing.assert_allclose(diagonal, 0.5 + 0.5 * attention[:, 5, 5], atol=1e-6)
+
+
+def test_attention_is_of_models_and_lengths_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
+    for model in ("foo", "minilm", None, ["MiniLM"]):
+        with pytest.raises(InvalidArgumentError, match=r"model is .*; it must be 'SmolLM2' or 'MiniLM'"):
+            bench.attention(model, 8)  # type: ignore[arg-type]
+    for model, fewest in (("MiniLM", 3), ("SmolLM2", 2)):
+        for n in (fewest - 1, -8, 8.5):
+            with pytest.raises(InvalidArgumentError, match=f"n is {n}; it must be an integer >= {fewest}"):
+                bench.attention(model, n)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.real_model
@@ -186,8 +243,12 @@ def test_too_large_a_network_is_left_out_by_name() -> None:
 
 
 def test_nothing_to_measure_is_an_error() -> None:
-    with pytest.raises(InvalidArgumentError, match="repeats is 0; at least 1 round is needed"):
-        bench.compare(NETWORKS["encoder"], PEERS, repeats=0)
+    for repeats in (0, 1.5, "1", True):
+        with pytest.raises(InvalidArgumentError, match=f"repeats is {repeats!r}; it must be an integer >= 1"):
+            bench.compare(NETWORKS["encoder"], PEERS, repeats=repeats)  # type: ignore[arg-type]
+    for seconds in (-1, float("nan"), "1", None, True):
+        with pytest.raises(InvalidArgumentError, match=f"seconds is {seconds!r}; it must be a number >= 0"):
+            bench.compare(NETWORKS["encoder"], PEERS, seconds=seconds)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="algorithms is empty"):
         bench.compare(NETWORKS["encoder"], PEERS, algorithms=[])
 
@@ -253,6 +314,20 @@ def test_the_chart_is_drawn_from_the_report(report: dict[str, Any], tmp_path: Pa
     shown = " ".join(ElementTree.parse(chart).getroot().itertext())
     assert "MiniLM, 512 tokens, class token" in shown
     assert "blocks" not in shown
+
+
+def test_the_chart_compares_what_the_table_does_and_says_by_how_much(report: dict[str, Any], tmp_path: Path) -> None:
+    """attnflow's first algorithm, be it the slower one, and a peer that is faster still."""
+    first, second, peer, slow = (dict(row) for row in report["cases"][0]["results"][:4])
+    second |= {"name": "attnflow push_relabel", "distribution": "attnflow"}
+    paces = (0.5, 0.01, 0.0025, 1234.0)
+    rows = [
+        row | {"milliseconds_per_source": pace} for row, pace in zip((first, second, peer, slow), paces, strict=True)
+    ]
+    bench.draw({**report, "cases": [{**report["cases"][0], "results": rows}]}, tmp_path / "peers.svg")
+    shown = " ".join(ElementTree.parse(tmp_path / "peers.svg").getroot().itertext())
+    assert "0.0025 ms, 0.005 times as long" in shown
+    assert "1,234 ms, 2,468 times as long" in shown
 
 
 def test_a_chart_without_matplotlib_is_a_clear_error(

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import instances, maxflow
-from ..errors import InvalidArgumentError
+from .._positions import integer, items
+from ..errors import InvalidArgumentError, InvalidCapacityError
 from ..maxflow import Algorithm, Flows, Link
 from ..packaged_models import Model
 from .peers import Graph
@@ -125,7 +126,7 @@ def select(only: str = "", *, quick: bool = False) -> list[Case]:
     Raises
     ------
     InvalidArgumentError
-        There is none.
+        There is none, or `only` is no text.
 
     Examples
     --------
@@ -133,6 +134,8 @@ def select(only: str = "", *, quick: bool = False) -> list[Case]:
     >>> [case.name for case in bench.select("one layer n=8")]
     ['one layer n=8']
     """
+    if not isinstance(only, str):
+        raise InvalidArgumentError(f"only is {only!r}; it must be part of a name, a text")
     chosen = [case for case in CASES if only in case.name and (not quick or case in _QUICK)]
     if not chosen:
         kind = "quick case" if quick else "case"
@@ -180,7 +183,9 @@ def instance(name: str, sizes: Sequence[int], links: Iterable[Link], sink: int) 
     Raises
     ------
     InvalidArgumentError
-        Two links join the same two blocks.
+        Two links join the same two blocks, a link or the sink is in none, an offset of what is no diagonal.
+    InvalidCapacityError
+        Capacities that are no float32 array of the shape that `sizes` asks for, or NaN, infinite or negative.
 
     Examples
     --------
@@ -191,7 +196,16 @@ def instance(name: str, sizes: Sequence[int], links: Iterable[Link], sink: int) 
     >>> network.graph().capacities.tolist(), network.exponent
     ([322122560, 751619264], 30)
     """
-    sizes, links = tuple(sizes), tuple(links)
+    sizes = tuple(
+        integer(size, f"{name}: sizes[{block}]", low=1)
+        for block, size in enumerate(items(sizes, f"{name}: sizes", "a sequence of ints"))
+    )
+    if len(sizes) < 2:
+        raise InvalidArgumentError(f"{name}: sizes is {sizes}; a network needs two blocks at least")
+    links = tuple(items(links, f"{name}: links", "a sequence of links"))
+    for index, link in enumerate(links):
+        _check(link, sizes, f"{name}: links[{index}]")
+    sink = integer(sink, f"{name}: sink", low=0, high=sizes[-1] - 1)
     pairs = [(link.giver, link.receiver) for link in links]
     if len(set(pairs)) < len(pairs):
         raise InvalidArgumentError(f"{name}: two of the links join the same two blocks; there must be one")
@@ -220,13 +234,42 @@ def excess(matrix: Floats, *, causal: bool = False) -> Floats:
     return calibrated
 
 
+def _check(link: Any, sizes: Sequence[int], name: str) -> None:
+    """Raise where a link is not what :func:`instance` asks for."""
+    if not isinstance(link, Link):
+        raise InvalidArgumentError(f"{name} is a {type(link).__name__}; it must be a maxflow.Link")
+    giver, receiver = (
+        integer(block, f"the block {name}.{end}", low=0, high=len(sizes) - 1)
+        for end, block in (("giver", link.giver), ("receiver", link.receiver))
+    )
+    if giver == receiver:
+        raise InvalidArgumentError(f"{name} joins block {giver} to itself; it must join two blocks")
+    given = link.capacities
+    if not isinstance(given, np.ndarray) or given.dtype != np.float32:
+        kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"a {type(given).__name__}"
+        raise InvalidCapacityError(f"{name}.capacities is {kind}; an array of float32 is what everybody reads exactly")
+    shapes = (sizes[receiver], sizes[giver]), (sizes[giver],)
+    if given.shape not in shapes:
+        raise InvalidCapacityError(f"{name}.capacities has shape {given.shape}; it must be {shapes[0]} or {shapes[1]}")
+    if integer(link.offset, f"{name}.offset") and given.ndim == 2:
+        raise InvalidArgumentError(f"{name}.offset is {link.offset}, but only a diagonal (1-d) may have one")
+    refused = ~((given >= 0) & (given < np.inf))
+    if refused.any():
+        place = tuple(int(i) for i in np.argwhere(refused)[0])
+        raise InvalidCapacityError(
+            f"{name}.capacities{list(place)} is {given[place]}; the entries must be finite and >= 0, its shape is"
+            f" {given.shape}"
+        )
+
+
 def _edges(link: Link, sizes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Receivers, givers and capacities of the edges that carry anything."""
     if link.capacities.ndim == 2:
         receiver, giver = np.nonzero(link.capacities)
         return receiver, giver, link.capacities[receiver, giver]
     (giver,) = np.nonzero(link.capacities)
-    giver = giver[giver + link.offset < sizes[link.receiver]]
+    receiver = giver + link.offset
+    giver = giver[(receiver >= 0) & (receiver < sizes[link.receiver])]
     return giver + link.offset, giver, link.capacities[giver]
 
 

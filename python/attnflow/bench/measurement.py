@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._positions import integer
 from ..errors import CertificateError, InvalidArgumentError
 from ..maxflow import Algorithm, Flows
 from .cases import Instance
@@ -79,7 +80,7 @@ def compare(
     CertificateError
         An answer of attnflow and a peer's differ.
     InvalidArgumentError
-        No algorithm, or less than one round.
+        No algorithm, less than one round, or `seconds` that are no number or negative.
 
     Examples
     --------
@@ -91,8 +92,9 @@ def compare(
     """
     if not algorithms:
         raise InvalidArgumentError("algorithms is empty; at least one is needed")
-    if repeats < 1:
-        raise InvalidArgumentError(f"repeats is {repeats}; at least 1 round is needed")
+    repeats = integer(repeats, "repeats", low=1)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise InvalidArgumentError(f"seconds is {seconds!r}; it must be a number >= 0")
     flows = {algorithm: instance.solve(algorithm=algorithm) for algorithm in algorithms}
     contenders = [_ours(instance, algorithm, flows[algorithm]) for algorithm in algorithms]
     able = [peer for peer in peers if instance.n_edges <= peer.MAX_EDGES]

@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import packaged_models
+from .._positions import integer
 from ..errors import InvalidArgumentError
 from ..packaged_models import Model
 
 __all__ = ["TEXT", "attention", "missing"]
 
 TEXT = Path(__file__).with_name("text.txt")
+
+# The models, and what they put around a text: token ids of their tokenizer by name.
+_AROUND: dict[Model, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "SmolLM2": (("bos_token_id",), ()),
+    "MiniLM": (("cls_token_id",), ("sep_token_id",)),
+}
 
 Floats = NDArray[np.float32]
 
@@ -32,7 +39,7 @@ def attention(model: Model, n: int, *, progress: Callable[[str], object] | None 
     MissingDependencyError
         It is not in the cache yet, and what the model needs is not installed.
     InvalidArgumentError
-        The text is shorter than `n` tokens.
+        No such model, or the text is shorter than `n` tokens, or `n` leaves no room for any of it.
 
     Examples
     --------
@@ -40,6 +47,10 @@ def attention(model: Model, n: int, *, progress: Callable[[str], object] | None 
     >>> bench.attention("MiniLM", 128).shape  # doctest: +SKIP
     (6, 128, 128)
     """
+    if model not in tuple(_AROUND):  # before anything is kept under that name
+        raise InvalidArgumentError(f"model is {model!r}; it must be {' or '.join(map(repr, _AROUND))}")
+    # One token of the text at least, beside what the model puts around it.
+    n = integer(n, "n", low=1 + sum(map(len, _AROUND[model])))
     file = _file(model, n)
     if not file.exists():
         matrices = _capture(model, n, progress)
@@ -66,16 +77,14 @@ def _capture(model: Model, n: int, progress: Callable[[str], object] | None) -> 
     network, tokenizer = load(progress=progress)
     import torch
 
+    before, after = ([getattr(tokenizer, name) for name in names] for names in _AROUND[model])
+    room = n - len(before) - len(after)
     tokens: list[int] = tokenizer(TEXT.read_text(), add_special_tokens=False, truncation=True, max_length=n)[
         "input_ids"
     ]
-    before, after = (
-        ([tokenizer.bos_token_id], []) if model == "SmolLM2" else ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
-    )
-    body = tokens[: n - len(before) - len(after)]
-    input_ids = torch.tensor([before + body + after])
-    if input_ids.shape[1] != n:
+    if len(tokens) < room:  # then nothing was cut off, and this is all of it
         raise InvalidArgumentError(f"n is {n}, but {TEXT.name} has {len(tokens)} tokens in {model}")
+    input_ids = torch.tensor([before + tokens[:room] + after])
     network.set_attn_implementation("eager")
     with torch.inference_mode():
         attentions: Iterable[Any] = network(input_ids, output_attentions=True).attentions

@@ -54,11 +54,14 @@ def writable(*suffixes: str) -> Callable[[str], Path]:
             raise argparse.ArgumentTypeError(
                 f"{value!r} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}"
             )
-        if not path.parent.is_dir():
+        target = Path(os.path.realpath(path))  # of a link: what would be written
+        if target.is_symlink():
+            raise argparse.ArgumentTypeError(f"{value!r} is a link to itself")
+        if not target.parent.is_dir():
             raise argparse.ArgumentTypeError(f"{value!r} is in a folder that is not there")
-        if not os.access(path.parent, os.W_OK):
+        if not os.access(target.parent, os.W_OK):
             raise argparse.ArgumentTypeError(f"{value!r} is in a folder that cannot be written to")
-        if path.is_dir():
+        if target.is_dir():
             raise argparse.ArgumentTypeError(f"{value!r} is a folder")
         return path
 
