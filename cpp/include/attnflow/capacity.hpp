@@ -7,7 +7,7 @@
 //
 // and everything after that is exact. K is the largest exponent for which no flow of the query can reach 2^62: with B
 // the largest sum of capacities into one of the sinks (or, where that is unbounded, the sum of all finite capacities),
-// K = 61 - ceil(log2 B). float32 capacities above 2^-38 B lose nothing. The floored maximum flow is feasible in the
+// K = 61 - ceil(log2 B). float32 capacities above 2^-36 B lose nothing. The floored maximum flow is feasible in the
 // original capacities; its minimum cut, plus one quantum for every cut edge that was rounded, bounds them from above.
 // Integer networks use K = 0 and are exact, or refused.
 //
