@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,7 +14,10 @@ import pytest
 
 import fresh
 import growth
+import import_time
 import instructions
+import plot_peers
+import scale
 import threads
 from attnflow import bench, instances
 
@@ -192,3 +196,76 @@ def test_all_pairs_are_counted() -> None:
     row = threads.all_pairs("small", np.asarray(instances.softmax(2, 8, seed=0)))
     assert row["pairs"] == 64
     assert row["seconds"] > 0
+
+
+def test_a_quick_look_at_threads_replaces_no_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "RESULTS", tmp_path)
+    monkeypatch.setattr(threads, "load", lambda name: bench.load(bench.select("one layer n=8")[0]))
+    monkeypatch.setattr(threads, "GOAL", 0.0)
+    assert threads.main(["--repeats", "1"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert threads.main(["--repeats", "1", "--output", str(tmp_path / "mine.json")]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.json"]
+    assert threads.main([]) == 0
+    assert len(json.loads((tmp_path / "threads.json").read_text())["two_threads"]) == 3
+
+
+# --- scale ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_quick_look_at_scale_replaces_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"case": "x", "n": 9, "limit_gib": 1, "capacity_bytes": 1, "build_seconds": 1, "sources": 9}
+    row |= {"peak_bytes": 2**30, "solve_seconds": 1.0, "mean_interval": 0.0}
+    monkeypatch.setattr(scale, "RESULTS", tmp_path)
+    monkeypatch.setattr(scale.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=json.dumps(row)))
+    assert scale.main(["--only", "4096", "--seconds", "60"]) == 0
+    assert "| x | 0.00 | 1.00 |" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert scale.main(["--only", "4096", "--output", str(tmp_path / "mine.json")]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.json"]
+    assert scale.main([]) == 0
+    assert len(json.loads((tmp_path / "scale.json").read_text())["cases"]) == 2
+    row["peak_bytes"] = 2**30 + 1
+    assert scale.main(["--only", "4096"]) == 1
+
+
+def test_a_scale_is_measured() -> None:
+    """However little time there is, two runs of sources are solved."""
+    measured = scale.measure(scale.Scale(2, 256, None, 1), threads=1, seconds=1e-9)
+    assert (measured["sources"], measured["n"]) == (128, 256)
+    assert measured["largest_interval"] < 0.01
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "complaint"),
+    [
+        (scale, ["--only", "zzz"], "no case has 'zzz' in its name; there are: 32 x 4096, triangle; 80 x 8192"),
+        (scale, ["--threads", "0"], "argument --threads: '0' must be a whole number, 1 or more"),
+        (scale, ["--seconds", "nan"], "argument --seconds: 'nan' must be a number of seconds, more than 0"),
+        (threads, ["--repeats", "0"], "argument --repeats: '0' must be a whole number, 1 or more"),
+        (import_time, ["--runs", "-1"], "argument --runs: '-1' must be a whole number, 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_said_before_anything_runs(
+    script: Any, arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script.main(arguments)
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_draws_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plot_peers, "CHART", tmp_path / "peers.svg")
+    with pytest.raises(SystemExit, match="0"):
+        plot_peers.main(["--help"])
+    assert "README's chart again" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert plot_peers.main([]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["peers.svg"]
