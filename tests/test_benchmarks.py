@@ -117,7 +117,19 @@ def test_valgrind_counts_a_solve() -> None:
 
 def test_exponents_are_slopes() -> None:
     assert growth.exponent([2, 4, 8], [3 * 2**1.5, 3 * 4**1.5, 3 * 8**1.5]) == pytest.approx(1.5)
-    assert growth.exponent([2], [1]) is None
+    assert growth.exponent([2, 4], [1, 2]) is None
+    # How small networks begin has no say: of six points three count, of seven four.
+    assert growth.exponent([1, 2, 4, 8, 16, 32], [9, 9, 9, 1, 2, 4]) == pytest.approx(1)
+    assert growth.exponent([2, 4, 8, 16], [1, 2, 1.5, 1]) == pytest.approx(-0.5)
+
+
+def test_a_jump_is_no_exponent() -> None:
+    assert growth.exponent([64, 128, 256, 512], [0.0115, 0.0204, 2.67, 2.29]) is None
+    assert growth.exponent([2, 4, 8], [1, 2 * 1.8, 4]) == pytest.approx(1)  # two thirds of it are off the line
+    assert growth.exponent([2, 4, 8], [1, 2 * 1.9, 4]) is None
+    assert growth.in_words("n", 4, None) == "irregular"
+    assert growth.in_words("L", 3, -0.04) == "~ L^0.0"
+    assert growth.in_words("L", 2, None) == "of too few points"
 
 
 def test_a_point_over_budget_ends_its_series(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,39 +141,58 @@ def test_a_point_over_budget_ends_its_series(monkeypatch: pytest.MonkeyPatch) ->
         return fresh.Cost(n * 0.1, n * n)
 
     monkeypatch.setattr(fresh, "call", call)
-    series = growth.Series("a line", "n", (4, 8, 16, 32), lambda n: instances.softmax(1, n, seed=0))
+    series = growth.Series("a line", "n", (2, 4, 8, 16, 32), lambda n: instances.softmax(1, n, seed=0))
     result = growth.follow(series, budget=1.0)
-    assert [point["n"] for point in result["points"]] == [4, 8]
+    assert [point["n"] for point in result["points"]] == [2, 4, 8]
     assert result["skipped"] == [16, 32]
     assert result["exponents"] == pytest.approx({"seconds": 1.0, "solve_bytes": 2.0})
-    assert result["summary"] == (
-        "time ~ n^1.00, memory ~ n^2.00; n = 16 took longer than 1 s; larger ones left out: 32"
-    )
+    assert result["summary"] == ("time ~ n^1.0, memory ~ n^2.0; n = 16 took longer than 1 s; larger ones left out: 32")
     nothing = growth.follow(series, budget=0.1)
     assert (
-        nothing["summary"]
-        == "too few points for an exponent; n = 4 took longer than 0.1 s; larger ones left out: 8, 16, 32"
+        nothing["summary"] == "time of too few points, memory of too few points; "
+        "n = 2 took longer than 0.1 s; larger ones left out: 4, 8, 16, 32"
     )
 
 
 def test_growth_is_measured_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(growth, "LENGTHS", (4, 8))
-    monkeypatch.setattr(growth, "DEPTHS", (2, 4))
+    monkeypatch.setattr(growth, "LENGTHS", (4, 8, 16))
+    monkeypatch.setattr(growth, "DEPTHS", (2, 4, 8))
+    monkeypatch.setattr(growth, "RESULTS", tmp_path)
+    monkeypatch.setattr(growth, "CHART", tmp_path / "committed.svg")
     monkeypatch.setattr(growth, "POSITIONS", 8)
     monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
     monkeypatch.setattr("attnflow.packaged_models.missing", lambda model: "pip install it")
     monkeypatch.setattr(fresh, "call", lambda capacities, sink, limit: fresh.Cost(capacities.size, capacities.nbytes))
     output, chart = tmp_path / "growth.json", tmp_path / "growth.svg"
-    assert growth.main(["--output", str(output), "--chart", str(chart)]) == 0
+    assert growth.main(["--longest", "4", "--deepest", "3", "--budget", "5"]) == 0  # a quick look
+    assert list(tmp_path.iterdir()) == []
+    assert growth.main(["--budget", "5", "--output", str(output), "--chart", str(chart)]) == 0
     assert "without SmolLM2: pip install it" in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["growth.json", "growth.svg"]
+    output.unlink()
+    assert growth.main(["--longest", "16"]) == 0  # the default, of this test
+    assert (tmp_path / "committed.svg").exists()
     report = json.loads(output.read_text())
     slopes = [(series["name"], round(series["exponents"]["seconds"], 6)) for series in report["series"]]
     assert slopes == [("peaked, 12 layers", 2.0), ("softmax, 12 layers", 2.0), ("softmax, 8 positions", 1.0)]
     shown = " ".join(ElementTree.parse(chart).getroot().itertext())
     assert shown.count("softmax, 8 positions: ~ L^1.0") == 2
     assert "megabytes beside the array" in shown
+
+
+def test_a_budget_that_no_network_meets_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*_: Any, **__: Any) -> fresh.Cost:
+        raise TimeoutError
+
+    monkeypatch.setattr(fresh, "call", call)
+    with pytest.raises(SystemExit, match="2"):
+        growth.main(["--longest", "64", "--budget", "1e-3", "--output", str(tmp_path / "growth.json")])
+    assert "--budget is 0.001: not one network was solved" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone says how much memory was used")
@@ -247,6 +278,9 @@ def test_a_scale_is_measured() -> None:
         (scale, ["--only", "zzz"], "no case has 'zzz' in its name; there are: 32 x 4096, triangle; 80 x 8192"),
         (scale, ["--threads", "0"], "argument --threads: '0' must be a whole number, 1 or more"),
         (scale, ["--seconds", "nan"], "argument --seconds: 'nan' must be a number of seconds, more than 0"),
+        (growth, ["--longest", "8"], "--longest is 8; the smallest network has 64"),
+        (growth, ["--deepest", "1"], "--deepest is 1; the smallest network has 2"),
+        (growth, ["--budget", "-1"], "argument --budget: '-1' must be a number of seconds, more than 0"),
         (threads, ["--repeats", "0"], "argument --repeats: '0' must be a whole number, 1 or more"),
         (import_time, ["--runs", "-1"], "argument --runs: '-1' must be a whole number, 1 or more"),
     ],
