@@ -26,16 +26,28 @@ from attnflow import bench, instances
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """What valgrind would count: 1000 for every network, unless a test changes it."""
-    chosen = dict.fromkeys(instructions.NETWORKS, 1000)
+    """What valgrind would count: 1000 for each of a few networks, unless a test changes it."""
+    chosen = dict.fromkeys((case.name for case in bench.select("n=64")), 1000) | {"peaked n=8": 1000}
     monkeypatch.setattr(instructions.shutil, "which", lambda name: name)
     monkeypatch.setattr(instructions, "counted_with", lambda: {"compiler": "c++ 1"})
-    monkeypatch.setattr(instructions, "count", lambda instance, algorithm, profile: chosen[instance.name])
+    monkeypatch.setattr(instructions, "NETWORKS", tuple(chosen))
+
+    def count(instance: bench.Instance, algorithm: str, *, cache: bool, profile: bool) -> instructions.Cost:
+        return instructions.Cost(chosen[instance.name], *((20, 10) if cache else ()))
+
+    monkeypatch.setattr(instructions, "count", count)
     return chosen
 
 
 def run(baseline: Path, *arguments: str) -> int:
-    return instructions.main(["--only", "n=64", "--baseline", str(baseline), *arguments])
+    return instructions.main(["--baseline", str(baseline), *arguments])
+
+
+def complaint(baseline: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        run(baseline, *arguments)
+    return capsys.readouterr().err
 
 
 def test_a_count_that_grows_fails_the_check(
@@ -45,58 +57,139 @@ def test_a_count_that_grows_fails_the_check(
     assert run(baseline, "--update") == 0
     stored = json.loads(baseline.read_text())
     assert stored["counted_with"] == {"compiler": "c++ 1"}
-    assert set(stored["instructions"]) == {name for name in counts if "n=64" in name}
+    assert stored["instructions"] == counts
+    assert "cache_misses" not in stored
     assert run(baseline, "--check") == 0
     counts["peaked n=64"] = 1030
     assert run(baseline, "--check") == 0
     capsys.readouterr()
     counts["peaked n=64"] = 1031
-    assert run(baseline, "--check") == 1
+    assert run(baseline, "--check", "--only", "n=64") == 1
     shown = capsys.readouterr()
-    assert "1.0310 x the baseline's" in shown.out
+    assert "1.0310 x the baseline's\n" in shown.out
     assert shown.err == "slower than the baseline by more than 3%, or not in it: peaked n=64\n"
     assert run(baseline) == 0  # without --check it is a figure, and no verdict
-    counts["peaked n=64"] = 10
+    counts["peaked n=64"] = 970
+    capsys.readouterr()
     assert run(baseline, "--check") == 0
-    assert run(baseline, "--update", "--only", "peaked n=64") == 0
-    updated = json.loads(baseline.read_text())["instructions"]
-    assert updated == {**stored["instructions"], "peaked n=64": 10}
+    assert "update" not in capsys.readouterr().out
+    counts["peaked n=64"] = 969
+    assert run(baseline, "--check") == 0
+    assert "0.9690 x the baseline's  faster: update the baseline\n" in capsys.readouterr().out
+    assert run(baseline, "--update", "--cache") == 0
+    updated = json.loads(baseline.read_text())
+    assert updated["instructions"] == {**stored["instructions"], "peaked n=64": 969}
+    assert updated["cache_misses"]["peaked n=64"] == {"D1": 20, "LL": 10}
+    assert "20 D1 misses          10 LL misses" in capsys.readouterr().out
 
 
 def test_what_is_not_in_the_baseline_or_counted_otherwise_is_said(
     counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     baseline = tmp_path / "baseline.json"
-    with pytest.raises(SystemExit, match="2"):
-        run(baseline, "--check")
-    assert "run --update first" in capsys.readouterr().err
-    assert run(baseline, "--update", "--only", "packed n=64") == 0
+    assert "run --update first" in complaint(baseline, capsys, "--check")
+    with monkeypatch.context() as patch:
+        patch.setattr(instructions, "NETWORKS", ("packed n=64",))
+        assert run(baseline, "--update") == 0
     monkeypatch.setattr(instructions, "counted_with", lambda: {"compiler": "c++ 2"})
     capsys.readouterr()
     assert run(baseline, "--check") == 1
     shown = capsys.readouterr()
     assert "the baseline was counted with {'compiler': 'c++ 1'}, this is {'compiler': 'c++ 2'}" in shown.err
-    assert shown.out.count("not in the baseline") == len([name for name in counts if "n=64" in name]) - 1
-    with pytest.raises(SystemExit, match="2"):
-        run(baseline, "--only", "n=65")
+    assert shown.out.count("not in the baseline") == len(counts) - 1
+    assert "no network has 'n=65' in its name" in complaint(baseline, capsys, "--only", "n=65")
     monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match="2"):
-        run(baseline, "--check")
-    assert "valgrind is not installed" in capsys.readouterr().err
+    assert "valgrind is not installed" in complaint(baseline, capsys, "--check")
+
+
+def test_a_baseline_is_whole_and_of_one_algorithm(
+    counts: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline.json"
+    assert run(baseline, "--update") == 0
+    stored = baseline.read_bytes()
+    counts["peaked n=8"] = 1
+    for purpose in ("--check", "--update"):
+        said = complaint(baseline, capsys, purpose, "--algorithm", "push_relabel")
+        assert "the baseline is of --algorithm auto: neither --check nor --update goes with push_relabel" in said
+    assert "not only 'n=8'" in complaint(baseline, capsys, "--update", "--only", "n=8")
+    assert "--ratios goes with --check" in complaint(baseline, capsys, "--ratios")
+    assert "invalid choice: 'simplex'" in complaint(baseline, capsys, "--algorithm", "simplex")
+    assert baseline.read_bytes() == stored
+    capsys.readouterr()
+    assert run(baseline, "--algorithm", "push_relabel") == 0
+    assert "baseline" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"counted_with": {}, "instructions": [], "times_faster_than_fastest_peer": {}}',
+        b'{"counted_with": {}, "instructions": {"peaked n=8": 0}, "times_faster_than_fastest_peer": {}}',
+        b'{"counted_with": {}, "instructions": {}, "times_faster_than_fastest_peer": {"peaked n=8": "2"}}',
+    ],
+)
+def test_a_file_that_is_no_baseline_is_said(
+    counts: dict[str, int], content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline.json"
+    baseline.write_bytes(content)
+    for purpose in ([], ["--check"], ["--update"]):
+        assert "baseline.json is no baseline that --update wrote" in complaint(baseline, capsys, *purpose)
+    assert baseline.read_bytes() == content
 
 
 def test_networks_of_models_that_are_not_here_are_left_out(
     counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    baseline = tmp_path / "baseline.json"
     monkeypatch.setenv("ATTNFLOW_CACHE", str(tmp_path))
     monkeypatch.setattr("attnflow.packaged_models.missing", lambda model: f"pip install {model}")
-    baseline = tmp_path / "baseline.json"
-    assert run(baseline, "--update", "--only", "") == 0
+    monkeypatch.setattr(instructions, "NETWORKS", ("peaked n=8", "MiniLM n=128 plain sink=0"))
+    said = complaint(baseline, capsys, "--update")
+    assert "--update counts all networks; MiniLM n=128 plain sink=0 needs: pip install MiniLM" in said
+    assert not baseline.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(instructions, "NETWORKS", ("peaked n=8",))
+        assert run(baseline, "--update") == 0
+    assert run(baseline, "--check") == 0
     assert "left out; it needs: pip install MiniLM" in capsys.readouterr().out
-    stored = json.loads(baseline.read_text())["instructions"]
-    assert set(stored) == {name for name in counts if not name.startswith(("MiniLM", "SmolLM2"))}
-    with pytest.raises(SystemExit, match="2"):
-        run(baseline, "--check", "--only", "MiniLM n=128")
+    assert "no network could be counted" in complaint(baseline, capsys, "--check", "--only", "MiniLM n=128")
+
+
+def test_a_peer_that_comes_closer_fails_the_check(
+    counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline.json"
+    (peer, *others), _ = bench.peers.find()
+    case = {"case": "one layer n=64", "fastest_peer": peer.NAME, "times_faster_than_fastest_peer": 10.0}
+    monkeypatch.setattr(instructions, "RESULTS", tmp_path)
+    monkeypatch.setattr(instructions, "NETWORKS", ("one layer n=64",))
+    assert run(baseline, "--update") == 0
+    assert "there is no peers-*.json" in complaint(baseline, capsys, "--check", "--ratios")
+    (tmp_path / "peers-2026-01-01.json").write_text(json.dumps({"cases": [case]}))
+    assert run(baseline, "--update") == 0
+    measured = {"times_faster_than_fastest_peer": 6.01}
+
+    def compare(instance: bench.Instance, peers: Any, **_: Any) -> dict[str, float]:
+        assert (instance.name, peers) == ("one layer n=64", [peer])
+        return measured
+
+    monkeypatch.setattr(bench, "compare", compare)
+    capsys.readouterr()
+    assert run(baseline, "--check", "--ratios") == 0
+    assert f"6.01 times as fast as {peer.NAME}; the baseline has 10\n" in capsys.readouterr().out
+    measured["times_faster_than_fastest_peer"] = 5.99
+    assert run(baseline, "--check") == 0
+    assert run(baseline, "--check", "--ratios") == 1
+    assert "a ratio to the fastest peer fell below 0.6 of what it was: one layer n=64\n" in capsys.readouterr().err
+    monkeypatch.setattr(bench.peers, "find", lambda: (others, {}))
+    said = complaint(baseline, capsys, "--check", "--ratios")
+    assert f"was fastest in peers-2026-01-01.json and is not installed: {peer.NAME}" in " ".join(said.split())
 
 
 def test_the_committed_baseline_knows_the_networks(root: Path) -> None:
@@ -108,8 +201,18 @@ def test_the_committed_baseline_knows_the_networks(root: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_valgrind_counts_a_solve() -> None:
+    """Neither what else is in the interpreter nor the tool that counts has a say."""
     (case,) = bench.select("one layer n=8")
-    assert 10_000 < instructions.count(bench.load(case)) < 5_000_000
+    alone = instructions.count(bench.load(case))
+    assert 10_000 < alone.instructions < 5_000_000
+    assert alone.d1_misses is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instructions, "MEASURE", "kept = [[] for _ in range(500)]\n" + instructions.MEASURE)
+        crowded = instructions.count(bench.load(case), cache=True)
+    assert crowded.instructions == pytest.approx(alone.instructions, rel=0.02)
+    assert crowded.d1_misses is not None
+    assert crowded.ll_misses is not None
+    assert crowded.ll_misses <= crowded.d1_misses < alone.instructions / 10
 
 
 # --- growth ---------------------------------------------------------------------------------------------------------
