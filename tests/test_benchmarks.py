@@ -406,3 +406,12 @@ def test_help_draws_nothing(
     assert list(tmp_path.iterdir()) == []
     assert plot_peers.main([]) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["peers.svg"]
+
+
+def test_make_takes_the_options_of_the_committed_figures(root: Path) -> None:
+    makefile = (root / "Makefile").read_text()
+    newest = max((root / "benchmarks" / "results").glob("peers-*.json"))
+    settings = json.loads(newest.read_text())["settings"]
+    assert f"attnflow bench --repeats {settings['repeats']} --seconds {settings['seconds']:g} --output" in makefile
+    assert f"growth.py --budget 120 --longest {growth.LENGTHS[-1]}\n" in makefile
+    assert "instructions.py --check --ratios\n" in makefile
