@@ -9,9 +9,9 @@
 
 A process that solves once and then K times more is compared with one that solves once, so what starting Python and the
 first call cost cancels out. The garbage collector is off, and K is 20 for the smallest networks, 1 from 20,000 edges
-on. Three interpreters, which held 0, 350 and 500 lists more than they need, counted 676, 676 and 672 thousand for
-"peaked n=8" (K = 20), and 1.128, 1.129 and 1.129 million for "one layer n=64" (K = 4): half a percent apart at most.
-(With the collector on and K = 1 it was 28%.)
+on. Interpreters that held 0, 350 and 500 lists more than they need counted 681, 680 and 678 thousand for "peaked n=8"
+(K = 20), 1.137, 1.138 and 1.129 million for "one layer n=64" (K = 4), and 5.02, 5.01 and 4.99 million for "packed n=64"
+(K = 1): 0.8% apart at most. With the collector on and K = 1 it was up to 28%.
 
 Counts are comparable between two builds by the same compiler, which the baseline names; valgrind runs the AVX2 code
 path, whatever the machine has. Cache misses are those of a machine that valgrind simulates, with the caches of
@@ -48,6 +48,8 @@ TOLERANCE = 0.03
 LEAST_OF_RATIO = 0.6
 # A peer's sample, and how often everybody solves: a second a case, more only where four sources take a peer longer.
 RATIO_SECONDS, RATIO_REPEATS = 0.2, 3
+# A ratio that is too low is measured again: calls of microseconds lose a factor of three when somebody else takes over.
+RATIO_TRIES = 3
 
 # Of the simulated machine: bytes, ways, bytes of a line; first level for instructions and for data, and the last level.
 CACHES = {"I1": "32768,8,64", "D1": "32768,8,64", "LL": "8388608,16,64"}
@@ -234,10 +236,14 @@ def fastest_peers() -> dict[str, bench.peers.Peer]:
 
 def compare_ratio(instance: bench.Instance, peer: bench.peers.Peer, before: float) -> tuple[str, bool]:
     """How many times as fast as the peer, beside the baseline's, and whether it is one to fail for."""
-    ratio = bench.compare(instance, [peer], repeats=RATIO_REPEATS, seconds=RATIO_SECONDS)[
-        "times_faster_than_fastest_peer"
-    ]
-    return f"{ratio:.3g} times as fast as {peer.NAME}; the baseline has {before:.3g}", ratio < LEAST_OF_RATIO * before
+    best = 0.0
+    for _ in range(RATIO_TRIES):
+        measured = bench.compare(instance, [peer], repeats=RATIO_REPEATS, seconds=RATIO_SECONDS)
+        best = max(best, measured["times_faster_than_fastest_peer"])
+        if best >= LEAST_OF_RATIO * before:
+            break
+    words = f"{best:.3g} times as fast as {peer.NAME}; the baseline has {before:.3g}"
+    return words, best < LEAST_OF_RATIO * before
 
 
 def write(file: Path, costs: dict[str, Cost]) -> None:
