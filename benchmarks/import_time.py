@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from arguments import at_least_one
+
 LIMIT = 0.2
 MEASURE = "from time import perf_counter as t; s = t(); import {module}; print(t() - s)"
 MEASURE_ALL = (
@@ -18,7 +20,7 @@ MEASURE_ALL = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; fail if the best run breaks the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--runs", type=at_least_one, default=15, help="default 15")
     runs = parser.parse_args(arguments).runs
     best = {}
     for label, code in {

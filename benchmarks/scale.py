@@ -1,9 +1,10 @@
 """How large a model fits: 32 layers x 4096 positions stored as triangles, 80 x 8192 as the 64 largest of each row.
 
 Each case runs in a process of its own, on made-up causal attention (below), with every source towards the last
-position, or as many as fit in the time: evenly spread runs of 64 neighbouring sources. Reported are the bytes of the
-capacities, the peak of resident memory of the whole process, generation and numpy included, seconds, and how wide the
-certified intervals are. Layers are made and stored one at a time, so that a dense stack never exists.
+position, or as many as fit in the time: evenly spread runs of 64 neighbouring sources. A run with other options than
+the defaults prints only, unless --output names a file. Reported are the bytes of the capacities, the peak of resident
+memory of the whole process, generation and numpy included, seconds, and how wide the certified intervals are.
+Layers are made and stored one at a time, so that a dense stack never exists.
 
 The attention has what that of trained causal models has: a share to the first position, weights that fall with distance
 by a power law drawn for each layer, noise, and half of each row to the position itself (residual 0.5).
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from arguments import at_least_one, is_whole, seconds
 from attnflow import bench
 from environment import RESULTS
 
@@ -43,25 +45,27 @@ RUN = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table, write benchmarks/results/scale.json; fail if a limit is broken."""
+    """Measure, print a table, write it if it is whole or asked for; fail if a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "scale.json")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=600.0, help="for the sources of a case")
+    parser.add_argument("--output", type=Path, help="default: results/scale.json, of a run without other options")
+    parser.add_argument("--threads", type=at_least_one, default=2, help="default 2")
+    parser.add_argument("--seconds", type=seconds, default=600.0, help="for the sources of a case (default 600)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases with TEXT in their name")
-    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)  # of the process that measures one
+    # Of the process that measures one.
+    parser.add_argument("--case", type=int, choices=range(len(CASES)), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.case is not None:
         print(json.dumps(measure(CASES[options.case], options.threads, options.seconds)))
         return 0
+    chosen = [index for index, case in enumerate(CASES) if options.only in case.name]
+    if not chosen:
+        names = "; ".join(case.name for case in CASES)
+        parser.error(f"--only: no case has {options.only!r} in its name; there are: {names}")
     rows = []
-    for index, case in enumerate(CASES):
-        if options.only not in case.name:
-            continue
+    for index in chosen:
         command = [sys.executable, __file__, "--case", str(index)]
         command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(output))
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
     print("| case | capacities, GiB | peak, GiB | to build, s | sources | to solve, s | mean interval |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -70,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"| {row['case']} | {sizes} | {row['sources']} of {row['n']} | {row['solve_seconds']:.0f} |"
             f" {row['mean_interval']:.3g} |"
         )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps({**bench.record(), "threads": options.threads, "cases": rows}, indent=1) + "\n"
-    )
+    output = RESULTS / "scale.json" if is_whole(parser, options) else options.output
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        report = {**bench.record(), "threads": options.threads, "seconds": options.seconds, "cases": rows}
+        output.write_text(json.dumps(report, indent=1) + "\n")
     return int(any(row["peak_bytes"] > row["limit_gib"] * 2**30 for row in rows))
 
 
@@ -94,7 +99,7 @@ def measure(case: Scale, threads: int, seconds: float) -> dict[str, Any]:
     widths, stats = [], {"searches": 0, "augmentations": 0}
     runs = spread(case.n // RUN)
     share = len(runs)
-    while runs and time.perf_counter() - built < seconds:
+    while runs and (not done or time.perf_counter() - built < seconds):
         # The first call solves little and tells how long it takes; each call reads the capacities anew, so few follow.
         took = time.perf_counter() - built
         share = min(len(runs), max(1, int(len(done) // RUN * (seconds - took) / took)) if done else 2)

@@ -3,7 +3,7 @@
     python benchmarks/threads.py        # two tables, and benchmarks/results/threads.json
 
 Two threads are to be 1.8 times as fast as one on 512 tokens, with results equal to the last bit. Then all sources x all
-sinks of 256 tokens, on two threads, in one call.
+sinks of 256 tokens, on two threads, in one call. Other --repeats than the default print only, unless --output is given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arguments import at_least_one, is_whole
 from attnflow import bench, maxflow
 from environment import RESULTS
 
@@ -31,8 +32,8 @@ PAIRS_CASES = ("SmolLM2 n=512 plain sink=511", "MiniLM n=256 plain sink=0")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; fail if two threads bring too little."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="the best counts (default 7)")
-    parser.add_argument("--output", type=Path, default=RESULTS / "threads.json")
+    parser.add_argument("--repeats", type=at_least_one, default=7, help="the best counts (default 7)")
+    parser.add_argument("--output", type=Path, help="default: results/threads.json, of a run without other options")
     options = parser.parse_args(arguments)
     speeds = [speed_up(load(name), options.repeats) for name in SPEED_CASES]
     print("| all sources, one sink | 1 thread, ms | 2 threads, ms | times as fast |\n|---|---:|---:|---:|")
@@ -44,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in pairs:
         print(f"| {row['case']} | {row['pairs']:,} | {row['seconds']:.3g} |")
     report = {**bench.record(), "goal": GOAL, "two_threads": speeds, "all_pairs": pairs}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    output = RESULTS / "threads.json" if is_whole(parser, options) else options.output
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n")
     return int(any(row["times_as_fast"] < GOAL for row in speeds))
 
 

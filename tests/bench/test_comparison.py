@@ -15,7 +15,7 @@ import pytest
 from every_peer import PEERS
 
 from attnflow import bench, instances
-from attnflow.bench import environment, trained
+from attnflow.bench import environment, measurement, trained
 from attnflow.bench.cases import excess
 from attnflow.errors import CertificateError, InvalidArgumentError, InvalidCapacityError, MissingDependencyError
 from attnflow.maxflow import Link
@@ -267,6 +267,21 @@ def test_figures_belong_together() -> None:
     assert result["times_faster_than_fastest_peer"] == pytest.approx(rows[best]["milliseconds_per_source"] / ours)
     assert result["passes_per_source"] == pytest.approx(ours / result["milliseconds_per_pass"])
     assert result["bytes"] == sum(link.capacities.nbytes for link in NETWORKS["blocks"].links)
+
+
+def test_the_yardstick_is_the_fastest_of_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([0.5, 0.3, 0.2, *[0.4] * 100])
+    calls: list[float] = []
+
+    def seconds(solve: Any, times: int) -> float:
+        solve()
+        calls.append(next(taken))
+        return calls[-1]
+
+    monkeypatch.setattr(measurement, "_seconds", seconds)
+    monkeypatch.setattr(measurement, "_PASS_SECONDS", 0.0)
+    assert measurement._streaming_pass(NETWORKS["blocks"]) == 0.2
+    assert len(calls) == 25
 
 
 # --- the peers that are not there -----------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ milliseconds goes on until they have passed.
 Beside them runs the yardstick of what is possible at all, a streaming pass: reading every capacity once, from one
 array, with ``max`` of numpy. It is the fastest read of a whole array found in numpy, at two to three times the pace of
 ``sum``: one vectorised comparison a number, and one thread whatever the settings (a dot product is as fast, but its
-threads are the BLAS library's business). Where all capacities fit into a cache, so does the yardstick: it is a hard one
+threads are the BLAS library's business). It is the fastest of many passes, not their median: what is possible does not
+depend on who else uses the memory. Where all capacities fit into a cache, so does the yardstick: it is a hard one
 there.
 """
 
@@ -39,6 +40,9 @@ _FEWEST_SOURCES = 4
 
 # A round lasts at least this long: clocks and caches have no say in what takes longer.
 _ROUND_SECONDS = 0.01
+
+# The yardstick: copies of the capacities one after the other, and how often and for how long each is read at least.
+_COPIES, _PASSES, _PASS_SECONDS = 5, 5, 0.05
 
 
 class _Contender(NamedTuple):
@@ -106,8 +110,8 @@ def compare(
             _check(instance, found, sample, answers, peer.NAME)
         contenders.append(contender)
 
-    everything = np.concatenate([link.capacities.ravel() for link in instance.links])
-    streaming, *paces = _medians([everything.max, *(solve for _, solve in contenders)], repeats)
+    streaming = _streaming_pass(instance)
+    paces = _medians([solve for _, solve in contenders], repeats)
     for (row, _), (median, rounds) in zip(contenders, paces, strict=True):
         row["seconds"] = rounds
         row["milliseconds_per_source"] = 1e3 * median / row["sources"]
@@ -126,8 +130,8 @@ def compare(
         "skipped": [peer.NAME for peer in peers if peer not in able],
         "fastest_peer": best and best["name"],
         "times_faster_than_fastest_peer": best and best["milliseconds_per_source"] / ours,
-        "milliseconds_per_pass": 1e3 * streaming[0],
-        "passes_per_source": ours / (1e3 * streaming[0]),
+        "milliseconds_per_pass": 1e3 * streaming,
+        "passes_per_source": ours / (1e3 * streaming),
     }
 
 
@@ -175,6 +179,22 @@ def _check(instance: Instance, flows: Flows, sources: Sequence[int], answers: Se
             f"{instance.name}: from source {sources[i]} {name} finds a flow of {theirs[i]!r}, attnflow {value[i]!r}, "
             f"certified to lie in {lower[i]!r} ... {upper[i]!r}; both must be the same"
         )
+
+
+def _streaming_pass(instance: Instance) -> float:
+    """Seconds of reading every capacity once: the fastest of 25 passes or more, which take a quarter of a second.
+
+    Five copies, since the pace of one array depends on the pages that it got: on networks of one size (31 MB) the
+    fastest pass over a single array took 0.9 to 1.7 ms, the fastest over five copies 0.70 to 0.79 on a quiet machine.
+    """
+    fastest = math.inf
+    for _ in range(_COPIES):
+        everything = np.concatenate([link.capacities.ravel() for link in instance.links])
+        passes, end = 0, perf_counter() + _PASS_SECONDS
+        while passes < _PASSES or perf_counter() < end:
+            fastest = min(fastest, _seconds(everything.max, 1))
+            passes += 1
+    return fastest
 
 
 def _medians(solves: Sequence[Callable[[], Any]], repeats: int) -> list[tuple[float, list[float]]]:
