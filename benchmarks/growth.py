@@ -149,9 +149,10 @@ def follow(series: Series, budget: float) -> dict[str, Any]:
 
 def exponent(steps: Iterable[float], costs: Iterable[float]) -> float | None:
     """Slope of the line through the upper half of the points, as the head of this file has it; None if irregular."""
-    x, y = np.log(list(steps)), np.log(list(costs))
-    if len(x) < FEWEST_POINTS:
+    points = [(step, cost) for step, cost in zip(steps, costs, strict=True) if cost > 0]  # less memory than is noticed
+    if len(points) < FEWEST_POINTS:
         return None
+    x, y = np.log(np.array(points)).T
     upper = slice(-max(FEWEST_POINTS, (len(x) + 1) // 2), None)
     line = np.polyfit(x[upper], y[upper], 1)
     off = float(np.abs(y[upper] - np.polyval(line, x[upper])).max())
