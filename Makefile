@@ -23,7 +23,7 @@ export ATTNFLOW_CACHE ?= $(CURDIR)/.cache
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize python-test bench growth regression pictures setup clean distclean
+.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize portability python-test bench growth regression pictures setup clean distclean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,20 @@ sanitize: $(STAMPS)/dev  ## The same tests under AddressSanitizer and UndefinedB
 
 thread-sanitize: $(STAMPS)/dev  ## The same tests under ThreadSanitizer.
 	@$(call ctest,tsan)
+
+# Clang for any target, from PyPI; what it makes for AArch64 runs under QEMU's user mode.
+PORTABLE := -m ziglang c++ -std=c++20 -O2 -Wall -Wextra -Icpp/include -Icpp/src -Icpp/tests -Icpp/reference
+PORTABLE_FILES := $(wildcard cpp/src/*.cpp cpp/tests/*.cpp cpp/reference/*.cpp)
+PORTABLE_TESTS := capacity columns certificate max_flow dropped
+
+portability: $(STAMPS)/dev  ## The same tests compiled by clang, for this machine and for AArch64 (ten minutes; needs qemu-aarch64-static).
+	@$(BIN)/pip install -q ziglang
+	@mkdir -p build/portability
+	@echo "== clang" && $(BIN)/python $(PORTABLE) $(PORTABLE_FILES) -o build/portability/tests
+	@for noun in $(PORTABLE_TESTS); do build/portability/tests $$noun || exit 1; done
+	@echo "== clang, AArch64" && \
+		$(BIN)/python $(PORTABLE) -target aarch64-linux-musl $(PORTABLE_FILES) -o build/portability/tests-aarch64
+	@for noun in $(PORTABLE_TESTS); do qemu-aarch64-static build/portability/tests-aarch64 $$noun || exit 1; done
 
 python-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## The Python tests, the docstrings' examples, the real models.
 	@echo "== pytest"

@@ -71,8 +71,8 @@ def compare(
     repeats : int
         Rounds, at least 1.
     seconds : float
-        What a peer's sample of sources may take in one round; four sources are solved in any case. Who takes less than a
-        quarter of that is called again and again for so long in each round.
+        What a peer's sample of sources may take in one round; four sources are solved in any case. Who takes less
+        than a quarter of that is called again and again for so long in each round.
 
     Returns
     -------
