@@ -181,7 +181,8 @@ def draw(report: dict[str, Any], chart: Path) -> None:
                 steps = [point[series["variable"]] for point in series["points"]]
                 costs = [unit * point[what] for point in series["points"]]
                 label = f"{series['name']}: {in_words(series['variable'], len(steps), series['exponents'][what])}"
-                axes.plot(steps, costs, color=colour, marker=marker, markersize=4, label=label)
+                noticed = [cost if cost > 0 else None for cost in costs]  # a logarithm has no place for the others
+                axes.plot(steps, noticed, color=colour, marker=marker, markersize=4, label=label)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -198,7 +199,7 @@ def draw(report: dict[str, Any], chart: Path) -> None:
             low, high = axes.get_ylim()
             axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
         figure.supxlabel(
-            f"{bench.describe(report)}; one thread, all sources, one sink; exponents of the upper half of the points",
+            f"{bench.describe(report)}\none thread, all sources, one sink; exponents of the upper half of the points",
             fontsize=8,
             color=INK,
         )

@@ -11,7 +11,7 @@
 // Where edges were dropped, all that is about the kept ones, and the upper bound of the whole network is found apart, once a
 // pair is solved (dropped.hpp).
 //
-// Threads take pairs from one counter, a few neighbours at a time, sink by sink. What a thread learned from earlier
+// Each thread works through a stretch of neighbouring pairs (stretches.hpp). What a thread learned from earlier
 // pairs makes later ones faster, and changes no answer: a maximum is a maximum, the minimum cut nearest the source is
 // one. The calling thread works too, and is the only one that talks to the monitor.
 
@@ -39,6 +39,7 @@
 #include "push_relabel.hpp"
 #include "shared_flow.hpp"
 #include "sink_cuts.hpp"
+#include "stretches.hpp"
 
 namespace attnflow {
 namespace {
@@ -128,8 +129,8 @@ struct Job {
     const Options& options;
     Answer& answer;
     std::vector<std::size_t> order;  // of the sources
-    std::uint64_t portion = 1;       // pairs that a thread takes at a time: neighbours share columns
-    std::atomic<std::uint64_t> next{0}, done{0};
+    Stretches pairs;                 // sink by sink, each with all sources
+    std::atomic<std::uint64_t> done{0};
     std::atomic<bool> stop{false};
 };
 
@@ -234,17 +235,15 @@ class Worker {
                 everyone_[net_.first_word(b) + w] = word_of_all(w, net_.size(b));
     }
 
-    void run() {
+    void run(unsigned thread) {
         const std::uint64_t n_sources = job_.query.sources.size();
-        const std::uint64_t total = n_sources * job_.query.sinks.size();
-        for (std::uint64_t first; (first = job_.next.fetch_add(job_.portion)) < total;)
-            for (std::uint64_t pair = first; pair < std::min(first + job_.portion, total); ++pair) {
-                const std::size_t sink = pair / n_sources, source = job_.order[pair % n_sources];
-                if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
-                solve_pair(sink * n_sources + source, source);
-                job_.done.fetch_add(1);
-                pulse_.check();
-            }
+        while (const std::optional<std::uint64_t> pair = job_.pairs.next(thread)) {
+            const std::size_t sink = *pair / n_sources, source = job_.order[*pair % n_sources];
+            if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
+            solve_pair(sink * n_sources + source, source);
+            job_.done.fetch_add(1);
+            pulse_.check();
+        }
     }
 
     const Counters& counters() const { return push_relabel_ ? push_relabel_->counters : dinic_.counters; }
@@ -539,18 +538,15 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     answer.statistics.index_bytes = capacities.bytes() + dropped.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, dropped, query, options, answer, {}};
+    Job job{network, capacities, dropped, query, options, answer, {}, Stretches(pairs, answer.statistics.threads)};
     ReportingPulse pulse(job, reporter);
     job.order = order_of_sources(capacities, query, pulse);
-    if (answer.statistics.threads > 1)
-        job.portion =
-            std::clamp(pairs / (std::uint64_t{8} * answer.statistics.threads), std::uint64_t{1}, std::uint64_t{16});
     std::mutex mutex;
     std::exception_ptr failure;
-    const auto work = [&](Pulse& own) {
+    const auto work = [&](unsigned thread, Pulse& own) {
         try {
             Worker worker(job, own);
-            worker.run();
+            worker.run(thread);
             const std::scoped_lock lock(mutex);
             answer.statistics.searches += worker.counters().searches;
             answer.statistics.augmentations += worker.counters().augmentations;
@@ -567,9 +563,9 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     try {
         while (helpers.size() + 1 < answer.statistics.threads) {
             busy.fetch_add(1);
-            helpers.emplace_back([&] {
+            helpers.emplace_back([&, thread = static_cast<unsigned>(helpers.size()) + 1] {
                 Pulse own(job.stop);
-                work(own);
+                work(thread, own);
                 busy.fetch_sub(1);
             });
         }
@@ -577,7 +573,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
         busy.fetch_sub(1);
         answer.statistics.threads = static_cast<unsigned>(helpers.size()) + 1;
     }
-    work(pulse);
+    work(0, pulse);
     while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
         try {
             pulse.check();
