@@ -221,10 +221,10 @@ import json, sys, time
 for finder in sys.meta_path:  # of a development install that compiles on import: measure the import alone
     if hasattr(finder, "rebuild_flag"):
         finder.rebuild_flag = False
-started = time.process_time()  # not the wall clock: the machine may be busy with other things
+started = time.thread_time()  # not the wall clock, nor what threads of numpy wait: the machine may be busy
 import attnflow
 {use}
-print(json.dumps([time.process_time() - started, [name for name in {heavy} if name in sys.modules]]))
+print(json.dumps([time.thread_time() - started, [name for name in {heavy} if name in sys.modules]]))
 """
 
 
