@@ -207,7 +207,7 @@ class Trial {
    private:
     static constexpr std::uint64_t tried_ = 5;  // the first way twice, the second three times
     static constexpr std::uint64_t first_period = 64;
-    // The first trial is worth no more than that: the first sources of causal networks reach little.
+    // Half, so that the first trial is repeated after a whole one either way: early sources of causal networks reach little.
     std::uint64_t turn_ = 0, period_ = first_period / 2, cost_[2] = {};
     bool second_ = false;
 };

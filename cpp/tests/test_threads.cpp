@@ -13,6 +13,7 @@
 #include "harness.hpp"
 #include "instances.hpp"
 #include "parallel.hpp"
+#include "stretches.hpp"
 
 namespace attnflow::testing {
 namespace {
@@ -151,6 +152,36 @@ TEST(threads, parts_run_once_and_the_first_failure_counts) {
                          std::this_thread::sleep_for(std::chrono::microseconds(200));
                      }));
     }
+}
+
+TEST(threads, stretches_deal_every_item_once) {
+    for (const std::uint64_t n : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{5}, std::uint64_t{1000}})
+        for (const unsigned threads : {1U, 2U, 7U})
+            for (const unsigned that_come :
+                 {1U, threads}) {  // a thread that does not come leaves its items to the others
+                Stretches stretches(n, threads);
+                std::vector<std::atomic<int>> dealt(n);
+                std::vector<std::jthread> workers;
+                for (unsigned thread = 0; thread < that_come; ++thread)
+                    workers.emplace_back([&, thread] {
+                        while (const auto item = stretches.next(thread)) ++dealt[*item];
+                    });
+                workers.clear();
+                CHECK(
+                    std::all_of(dealt.begin(), dealt.end(), [](const std::atomic<int>& times) { return times == 1; }));
+            }
+}
+
+TEST(threads, a_stretch_is_of_neighbours_and_the_longest_is_halved) {
+    Stretches stretches(10, 2);
+    for (std::uint64_t item = 0; item < 5; ++item) CHECK_EQUAL(stretches.next(0).value(), item);
+    CHECK_EQUAL(stretches.next(1).value(), std::uint64_t{5});
+    CHECK_EQUAL(stretches.next(0).value(), std::uint64_t{8});  // of 6 7 8 9 the back half
+    CHECK_EQUAL(stretches.next(1).value(), std::uint64_t{6});
+    CHECK_EQUAL(stretches.next(1).value(), std::uint64_t{7});
+    CHECK_EQUAL(stretches.next(1).value(), std::uint64_t{9});
+    CHECK(!stretches.next(0).has_value());
+    CHECK(!stretches.next(1).has_value());
 }
 
 }  // namespace
