@@ -20,7 +20,7 @@ void ColumnFlow::load(Residual& residual) {
     Array &stock = to_gather_, &coming = scratch_;  // [k] at (l, k); what will be more of it at (l + 1, k)
     std::fill(stock.begin(), stock.end(), 0);
     auto transfer = transfers_.begin();
-    for (std::size_t l = 0; l <= last_; ++l) {
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
         std::copy_n(at(arrival_, l), n_, coming.begin());
         while (transfer != transfers_.end() && transfer->layer == l) {
             const std::uint32_t taker = transfer->taker, giver = transfer->giver;

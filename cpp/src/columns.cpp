@@ -8,26 +8,52 @@ namespace attnflow {
 
 ColumnFlow::ColumnFlow(const CapacityIndex& capacities) : capacities_(capacities) {}
 
-// A shortest chain of links, as far as blocks go: in a layered network, the only one.
-bool ColumnFlow::find_layers(std::uint32_t source_block, std::uint32_t sink_block) {
+// Where there is but one way on. A layer may be a diagonal: straight edges alone.
+void ColumnFlow::find_chain() {
     const Network& net = capacities_.network();
+    const auto holds_a_sink = [&](std::uint32_t block) {
+        return std::any_of(sinks_.begin(), sinks_.end(), [&](Node sink) { return net.block_of(sink) == block; });
+    };
+    layers_.clear();
+    early_end_.reset();
+    std::uint32_t block = source_block_;
+    bool lateral = false;
+    while (!holds_a_sink(block) && net.links_out_of(block).size() == 1 && layers_.size() < net.n_blocks()) {
+        const std::uint32_t e = net.links_out_of(block)[0];
+        const Link& link = net.links()[e];
+        if (net.size(link.receiver) != net.size(block) || (link.diagonal() && link.offset != 0)) break;
+        if (holds_a_sink(link.receiver) && sinks_.size() > 1) break;
+        layers_.push_back(e);
+        lateral = lateral || !link.diagonal();
+        block = link.receiver;
+    }
+    if (!lateral || layers_.size() == net.n_blocks()) layers_.clear();
+    if (layers_.empty()) return find_any_chain();
+    if (!holds_a_sink(block)) early_end_ = block;
+    if (!early_end_ && layers_.size() < 2) layers_.clear();
+}
+
+// A shortest chain of links to a single sink, as far as blocks go.
+void ColumnFlow::find_any_chain() {
+    if (sinks_.size() > 1) return;
+    const Network& net = capacities_.network();
+    const std::uint32_t sink_block = net.block_of(sinks_[0]);
     constexpr std::uint32_t none = ~std::uint32_t{0};
-    std::vector<std::uint32_t> via(net.n_blocks(), none), queue{source_block};
+    std::vector<std::uint32_t> via(net.n_blocks(), none), queue{source_block_};
     for (std::size_t i = 0; i < queue.size() && via[sink_block] == none; ++i)
         for (const std::uint32_t e : net.links_out_of(queue[i])) {
             const Link& link = net.links()[e];
-            if (link.diagonal() || net.size(link.receiver) != net.size(source_block) || link.receiver == source_block ||
-                via[link.receiver] != none)
+            if (link.diagonal() || net.size(link.receiver) != net.size(source_block_) ||
+                link.receiver == source_block_ || via[link.receiver] != none)
                 continue;
             via[link.receiver] = e;
             queue.push_back(link.receiver);
         }
-    layers_.clear();
-    if (source_block == sink_block || via[sink_block] == none) return false;
-    for (std::uint32_t block = sink_block; block != source_block; block = net.links()[via[block]].giver)
+    if (source_block_ == sink_block || via[sink_block] == none) return;
+    for (std::uint32_t block = sink_block; block != source_block_; block = net.links()[via[block]].giver)
         layers_.push_back(via[block]);
     std::reverse(layers_.begin(), layers_.end());
-    return layers_.size() >= 2;
+    if (layers_.size() < 2) layers_.clear();
 }
 
 template <class Self, class Visit>
@@ -43,40 +69,53 @@ void ColumnFlow::for_each_array(Self& self, Visit&& visit) {
         visit(*array, true);
 }
 
-// What all sources of a sink share.
-void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
+// What all sources of a block share.
+void ColumnFlow::enter(std::uint32_t source_block, const std::vector<Node>& sinks) {
+    if (source_block == source_block_ && sinks == sinks_) return;
     const Network& net = capacities_.network();
+    if (source_block != source_block_) n_filled_ = n_reached_ = 0;
     source_block_ = source_block;
-    sink_ = sink;
-    if (!find_layers(source_block, net.block_of(sink))) return layers_.clear();
+    sinks_ = sinks;
+    find_chain();
+    if (layers_.empty()) return;
     rows_.clear();
-    for (const std::uint32_t link : layers_) rows_.emplace_back(capacities_, link);
+    chain_.assign(net.n_words(), 0);
+    for (const std::uint32_t e : layers_) {
+        rows_.emplace_back(capacities_, e);
+        const std::uint32_t block = net.links()[e].giver;
+        std::fill_n(chain_.begin() + static_cast<std::ptrdiff_t>(net.first_word(block)), net.words(block), ~Word{0});
+    }
     n_ = net.size(source_block);
-    stride_ = round_to_lanes(n_);
-    t_ = net.position_of(sink);
-    last_ = layers_.size() - 1;
+    stride_ = round_to_lanes(n_ + 1);  // without a sink's column, that is an empty one beyond the others
+    t_ = early_end_ ? n_ : net.position_of(sinks[0]);
+    last_ = early_end_ ? layers_.size() : layers_.size() - 1;
+    const std::size_t size = (last_ + 1) * stride_;
     for_each_array(*this, [&](Array& array, bool of_positions) {
         if (of_positions) array.assign(stride_, 0);
     });
     std::fill(no_limit_.begin(), no_limit_.end(), unbounded);
-    for (Array* array : {&into_sink_, &gatherable_, &arrival_, &departure_}) array->assign(layers_.size() * stride_, 0);
-    narrowest_.assign(layers_.size() * stride_, unbounded);
-    for (Array* array : {&spent_, &collected_, &room_, &through_source_, &much_}) array->assign(layers_.size(), 0);
-    sink_limit_.assign(layers_.size() + 1, unbounded);
-    next_.resize(layers_.size() * n_);
-    Units most = 0;
+    for (Array* array : {&into_sink_, &gatherable_, &arrival_, &departure_}) array->assign(size, 0);
+    narrowest_.assign(size, unbounded);
+    for (Array* array : {&spent_, &collected_, &room_, &through_source_, &much_}) array->assign(last_ + 1, 0);
+    sink_limit_.assign(last_ + 2, unbounded);
+    next_.resize((last_ + 1) * n_);
     for (std::size_t l = last_; l > 0; --l) {
         Units* into = at(into_sink_, l);
-        capacities_.row(layers_[l], t_, into);
-        into[t_] = 0;
-        sink_limit_[l] = std::min(sink_limit_[l + 1], straight(l)[t_]);
-        const double mean = std::accumulate(into, into + n_, 0.0) / static_cast<double>(n_);
+        if (!early_end_ && lateral(l)) {
+            capacities_.row(layers_[l], t_, into);
+            into[t_] = 0;
+        }
+        sink_limit_[l] = std::min(sink_limit_[l + 1], sink_straight(l));
+        // Of a row that is at hand.
+        const Units* row = into;
+        if (early_end_ && l < last_ && lateral(l)) {
+            capacities_.row(layers_[l], n_ / 2, row_.data());
+            row = row_.data();
+        }
+        const double mean = std::accumulate(row, row + n_, 0.0) / static_cast<double>(n_);
         const auto many = static_cast<double>(std::min<std::size_t>(n_ / 16 + 1, 32));
         much_[l] = static_cast<Units>(std::min(many * mean, static_cast<double>(most_of_an_edge)));
-        if (l == last_) {
-            for (std::size_t k = 0; k < n_; ++k) most = saturating_sum(most, into[k]);
-            continue;
-        }
+        if (l == last_) continue;
         const Units* later = at(gatherable_, l);  // zero after the last but one: nothing is gathered any more
         Units* gatherable = at(gatherable_, l - 1);
         for (std::size_t k = 0; k < n_; ++k) {
@@ -84,24 +123,42 @@ void ColumnFlow::enter(std::uint32_t source_block, Node sink) {
             at(narrowest_, l)[k] = std::min(at(narrowest_, l + 1)[k], straight(l)[k]);
         }
     }
-    const Units* narrowest = at(narrowest_, 1);
+    set_limits();
+}
+
+void ColumnFlow::demand(const std::vector<Units>& demands) {
+    std::copy(demands.begin(), demands.end(), at(into_sink_, last_));
+    set_limits();
+}
+
+void ColumnFlow::set_limits() {
+    const Units *into = at(into_sink_, last_), *narrowest = at(narrowest_, 1);
+    Units most = 0;
+    for (std::size_t k = 0; k < n_; ++k) most = saturating_sum(most, into[k]);
     wide_ = std::all_of(narrowest, narrowest + n_, [&](Units each) { return each >= most / 2; });
-    if (!wide_) {
-        slack_.assign(layers_.size() * stride_, 0);
-        ahead_.assign(layers_.size() * stride_, unbounded);
-    }
+    if (wide_) return;
+    slack_.assign((last_ + 1) * stride_, 0);
+    ahead_.assign((last_ + 1) * stride_, unbounded);
 }
 
 // The columns of the sixteen sources around s_. Those of neighbours lie in the same cache lines.
 void ColumnFlow::copy_batch() {
     const std::size_t first = s_ / batch * batch;
-    if (first == first_of_batch_ && layers_of_batch_ == layers_) return;
+    const auto end = layers_.begin() + static_cast<std::ptrdiff_t>(last_);
+    if (first == first_of_batch_ && std::equal(layers_of_batch_.begin(), layers_of_batch_.end(), layers_.begin(), end))
+        return;
     first_of_batch_ = first;
-    layers_of_batch_ = layers_;
+    layers_of_batch_.assign(layers_.begin(), end);
     const std::size_t width = std::min(batch, n_ - first);
     columns_.resize(batch * last_ * stride_);
-    for (std::size_t l = 0; l < last_; ++l)
-        copy_columns(capacities_, layers_[l], first, width, columns_.data() + l * stride_, last_ * stride_);
+    for (std::size_t l = 0; l < last_; ++l) {
+        Units* const out = columns_.data() + l * stride_;
+        if (lateral(l)) {
+            copy_columns(capacities_, layers_[l], first, width, out, last_ * stride_);
+            continue;
+        }
+        for (std::size_t i = 0; i < width; ++i) std::fill_n(out + i * last_ * stride_, n_, 0);
+    }
     for (std::size_t i = 0; i < width; ++i)
         for (std::size_t l = 0; l < last_; ++l) columns_[(i * last_ + l) * stride_ + first + i] = 0;
 }
@@ -170,7 +227,7 @@ void ColumnFlow::account() {
     for (std::size_t l = last_; l-- > 0;) through_source_[l] = through_source_[l + 1] + spent_[l + 1];
     Units collected = direct_;
     for (std::size_t l = 1; l <= last_; ++l) {
-        room_[l] = s_ == t_ ? 0 : straight(l)[t_] - collected;
+        room_[l] = s_ == t_ ? 0 : sink_straight(l) - collected;
         collected += l < last_ ? collected_[l] : 0;
     }
     for (std::size_t l = last_; l-- > 1;) room_[l] = std::min(room_[l], room_[l + 1]);
@@ -337,6 +394,7 @@ void ColumnFlow::between_columns(Use use) {
         Takers to = takers_of(l);
         const Units room = l + 2 <= last_ ? std::max(room_[l + 2] - room_used_, Units{0}) : Units{0};
         to.gather_room = room;
+        if (!lateral(l)) continue;
         if (use == Use::direct && spare_direct_for_gathering_) to.keep = none_.data();
         Sweep sweep = sweep_of(l, to);
         if (use == Use::spike) hide_poured(l);
@@ -383,6 +441,7 @@ void ColumnFlow::by_relay() {
             begin_layer(l - 1);
             if (l > 2) add_difference(n_, by_now_.data(), column(l - 2), at(arrival_, l - 2));
             by_now_[t_] = 0;
+            if (!lateral(l) || !lateral(l - 1)) continue;
             for (std::size_t k = 0; k < n_; ++k) spare_spike_[k] = std::max(by_now_[k] - spike_used_by_[k], Units{0});
             capacities_.row(layers_[l], taker, row_.data());
             open_.clear();
@@ -435,22 +494,20 @@ void ColumnFlow::start(const std::vector<Word>& reached, Units bound) {
     transfers_.clear();
     for (Array* array : {&to_gather_, &held_, &spent_, &collected_}) std::fill(array->begin(), array->end(), 0);
     const Units* into = at(into_sink_, last_);
-    const Word* there = reached.data() + net.first_word(net.links()[layers_[last_]].giver);
+    const Word* there = reached.data() + net.first_word(early_end_ ? *early_end_ : net.links()[layers_[last_]].giver);
     for (std::size_t k = 0; k < n_; ++k) wanted_[k] = test_bit(there, k) ? std::min(into[k], most_of_an_edge) : 0;
     wanted_[s_] = 0;
     wanted_first_ = wanted_;
 }
 
-Units ColumnFlow::fill(Node source, Node sink, const std::vector<Word>& reached, Units bound, bool keep) {
-    const Network& net = capacities_.network();
-    if (sink != sink_ || net.block_of(source) != source_block_) enter(net.block_of(source), sink);
+Units ColumnFlow::fill(Node source, const std::vector<Word>& reached, Units bound, bool keep) {
     if (layers_.empty()) return 0;
-    s_ = net.position_of(source);
+    s_ = capacities_.network().position_of(source);
     copy_batch();
     const bool probing = !doing_well();
     const std::size_t attempts = probing ? 1 : most_attempts;
     log_ = keep ? &transfers_ : nullptr;
-    transfers_.reserve((5 + layers_.size()) * n_);  // growing would hold the old and the new ones at once
+    transfers_.reserve((6 + last_) * n_);  // growing would hold the old and the new ones at once
     const std::size_t best = attempt(reached, bound, attempts, !probing);
     ++n_filled_;
     n_reached_ += left_ == 0;
@@ -480,7 +537,7 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
         choose_order();
         if (attempt == 0) choose_lacking();
         n_lacking_ = std::min(urgent_.size(), most_lacking);
-        taken_.assign(n_lacking_ * layers_.size() * stride_, 0);
+        taken_.assign(n_lacking_ * (last_ + 1) * stride_, 0);
         if (attempt == 0) {
             between_columns(Use::both);
         } else {

@@ -37,6 +37,7 @@
 // (column_loops.hpp), and the columns of sixteen neighbouring sources, which share cache lines, are copied together.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "attnflow/capacity.hpp"
@@ -49,21 +50,33 @@ class ColumnFlow {
    public:
     explicit ColumnFlow(const CapacityIndex& capacities);
 
+    /// Finds the chain that leads from a block to the sinks, or towards them. To be called before all others.
+    void enter(std::uint32_t source_block, const std::vector<Node>& sinks);
+
     /// Whether filling columns pays on this network: it must have reached the bound for a quarter of the pairs so far.
     /// Every 64th question is answered with yes, in case things change.
     bool promising() { return ++asked_ % 64 == 0 || !idle(); }
-    /// Whether it is left out but for those questions; also where the last sink had no chain.
-    bool idle() const { return layers_.empty() ? sink_ != ~Node{0} : !doing_well(); }
+    /// Whether it is left out but for those questions; also where there is no chain.
+    bool idle() const { return layers_.empty() || !doing_well(); }
 
-    /// Builds a flow between two nodes of value <= `bound` and returns its value; 0 where no chain of two or more square
-    /// dense links leads from one to the other. `reached`: the nodes that the source reaches. `keep`: it will be loaded
-    /// even if it reaches the bound.
-    Units fill(Node source, Node sink, const std::vector<Word>& reached, Units bound, bool keep);
+    /// The block where the chain ends before the sinks: fill() needs to know what its nodes can pass on to them.
+    std::optional<std::uint32_t> early_end() const { return early_end_; }
+    /// [position] in block early_end(): what a flow from there to the sinks, which uses no block of the chain, starts with.
+    void demand(const std::vector<Units>& demands);
+    /// The nodes of its blocks, but for the last.
+    const std::vector<Word>& chain() const { return chain_; }
+
+    /// Builds a flow from `source` of value <= `bound` and returns its value; 0 where there is no chain. `reached`: the
+    /// nodes that the source reaches. `keep`: it will be loaded even if it reaches the bound.
+    Units fill(Node source, const std::vector<Word>& reached, Units bound, bool keep);
 
     /// Whether the last fill() left a flow to load.
     bool can_load() const { return !layers_.empty() && worth_loading_; }
-    /// Puts the flow of the last fill() into `residual`, which must be empty. Only what was kept, or fell short.
+    /// Puts the flow of the last fill() into `residual`, where the chain must carry none. Only what was kept, or fell
+    /// short.
     void load(Residual& residual);
+    /// [position] in block early_end(): what was loaded leaves there.
+    const Units* delivered() { return at(departure_, last_); }
 
     std::size_t bytes() const;
 
@@ -75,8 +88,9 @@ class ColumnFlow {
     static constexpr std::size_t most_attempts = 2;
     static constexpr std::size_t worth_pouring = 8;  // takers among so many columns
 
-    void enter(std::uint32_t source_block, Node sink);
-    bool find_layers(std::uint32_t source_block, std::uint32_t sink_block);
+    void find_chain();
+    void find_any_chain();
+    void set_limits();
     void copy_batch();
     bool doing_well() const { return n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
     std::size_t attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays);
@@ -101,9 +115,12 @@ class ColumnFlow {
     void by_relay();
     void complete();
     // Beyond this a search is cheaper, and takes less memory. Real attention needs some 5 n in all.
-    bool many_transfers() const { return transfers_.size() >= (4 + layers_.size()) * n_; }
+    bool many_transfers() const { return transfers_.size() >= (5 + last_) * n_; }
     Units* at(Array& array, std::size_t layer) const { return array.data() + layer * stride_; }
     const Array& straight(std::size_t layer) const { return capacities_.straight(layers_[layer]); }
+    // Whether a layer has edges between columns.
+    bool lateral(std::size_t layer) const { return !capacities_.network().links()[layers_[layer]].diagonal(); }
+    Units sink_straight(std::size_t layer) const { return early_end_ ? 0 : straight(layer)[t_]; }
     // C[layer][k, s] and 0 for k = s.
     const Units* column(std::size_t layer) const { return column(layer, s_); }
     // C[layer][k, giver] and 0 for k = giver, of a giver among the batch of s.
@@ -112,7 +129,7 @@ class ColumnFlow {
     }
     // [k] what fits through the straight edges after `layer`.
     const Units* ahead(std::size_t layer) { return wide_ ? at(narrowest_, 1) : at(ahead_, layer + 1); }
-    Units* taken(std::size_t lacking, std::size_t layer) { return at(taken_, lacking * layers_.size() + layer); }
+    Units* taken(std::size_t lacking, std::size_t layer) { return at(taken_, lacking * (last_ + 1) + layer); }
     template <class Self, class Visit>
     static void for_each_array(Self& self, Visit&& visit);
 
@@ -122,9 +139,11 @@ class ColumnFlow {
 
     // Of the sink.
     std::uint32_t source_block_ = ~std::uint32_t{0};
-    Node sink_ = ~Node{0};
-    std::vector<std::uint32_t> layers_;  // links from the source's block to the sink's
-    std::vector<Rows> rows_;             // [layer]
+    std::vector<Node> sinks_;
+    std::vector<std::uint32_t> layers_;  // links from the source's block on
+    std::optional<std::uint32_t> early_end_;
+    std::vector<Word> chain_;
+    std::vector<Rows> rows_;  // [layer]
     std::size_t n_ = 0, stride_ = 0, last_ = 0, t_ = 0;
     bool wide_ = false;  // every straight edge holds half of what the sink can take
     Array into_sink_;    // [layer][k] C[l][t, k]; 0 for k = t and for layer 0

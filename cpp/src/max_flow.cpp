@@ -2,7 +2,7 @@
 //
 // Shared by all pairs: the capacities and their bits (capacity.hpp). Shared by all sources of a sink: the set of nodes
 // that reach it. Per thread: one residual network, undone after each pair, one set of levels, one solver, and what was
-// learned about the sink at hand (columns.hpp, sink_cuts.hpp).
+// learned about the sink at hand (pair_solver.hpp, sink_cuts.hpp).
 //
 // Before a pair is solved it is bounded by two cuts that cost one column and one row: what leaves the source towards
 // nodes that reach the sink, and what enters the sink from nodes the source reaches. On real attention the answer nearly
@@ -33,11 +33,8 @@
 
 #include "attnflow/certificate.hpp"
 #include "attnflow/errors.hpp"
-#include "columns.hpp"
-#include "dinic.hpp"
 #include "dropped.hpp"
-#include "push_relabel.hpp"
-#include "shared_flow.hpp"
+#include "pair_solver.hpp"
 #include "sink_cuts.hpp"
 #include "stretches.hpp"
 
@@ -183,35 +180,6 @@ std::vector<std::size_t> order_of_sources(const CapacityIndex& capacities, const
     return order;
 }
 
-// Which of two ways to go: both are tried in turn, and the cheaper one is gone until the next trial. Trials become rarer
-// as long as they come out alike: setting up the second way costs as much as a few sources.
-class Trial {
-   public:
-    /// Whether to go the second way this time.
-    bool next() {
-        if (turn_ == period_) {
-            turn_ = 0;
-            cost_[0] = cost_[1] = 0;
-        }
-        return ++turn_ <= tried_ ? turn_ > 2 : second_;
-    }
-    void took(std::uint64_t cost) {
-        if (turn_ > tried_ || turn_ == 3) return;  // the second way's first time includes setting it up
-        cost_[turn_ > 2 ? 1 : 0] += cost;
-        if (turn_ < tried_) return;
-        const bool second = cost_[1] < cost_[0];
-        period_ = second == second_ ? period_ * 2 : first_period;
-        second_ = second;
-    }
-
-   private:
-    static constexpr std::uint64_t tried_ = 5;  // the first way twice, the second three times
-    static constexpr std::uint64_t first_period = 64;
-    // Half, so that the first trial is repeated after a whole one either way: early sources of causal networks reach little.
-    std::uint64_t turn_ = 0, period_ = first_period / 2, cost_[2] = {};
-    bool second_ = false;
-};
-
 class Worker {
    public:
     Worker(Job& job, Pulse& pulse)
@@ -222,12 +190,8 @@ class Worker {
           pulse_(pulse),
           residual_(capacities_),
           levels_(net_, pulse),
-          shared_(capacities_),
+          solver_(capacities_, residual_, levels_, job.options, job.query.sources.size()),
           cuts_(capacities_) {
-        if (job.answer.statistics.algorithm == Algorithm::push_relabel)
-            push_relabel_.emplace();
-        else
-            columns_.emplace(capacities_);
         if (!dropped_.any()) return;
         everyone_.assign(net_.n_words(), 0);
         for (std::size_t b = 0; b < net_.n_blocks(); ++b)
@@ -246,10 +210,8 @@ class Worker {
         }
     }
 
-    const Counters& counters() const { return push_relabel_ ? push_relabel_->counters : dinic_.counters; }
-    std::size_t bytes() const {
-        return residual_.bytes() + (columns_ ? columns_->bytes() : 0) + shared_.bytes() + cuts_.bytes();
-    }
+    const Counters& counters() const { return solver_.counters(); }
+    std::size_t bytes() const { return residual_.bytes() + solver_.bytes() + cuts_.bytes(); }
 
    private:
     void enter_sink(std::size_t sink) {
@@ -258,7 +220,7 @@ class Worker {
         terminals_.sinks = node_set(net_, terminals_.sink_nodes);
         reaching_ = nodes_reaching(capacities_, terminals_.sinks, pulse_);
         givers_reached_.clear();
-        shared_.enter_sink(residual_);
+        solver_.enter_sink();
         cuts_.clear();
         if (!dropped_.any()) return;
         without_sinks_ = everyone_;
@@ -385,42 +347,6 @@ class Worker {
         return side_;
     }
 
-    // The value of a maximum flow, at most `bound`, which is left in the residual network, unless it lies in columns and
-    // nobody asks for it. `taken_over`: on top of what is left of the shared flow.
-    Units maximum_flow(Units into_sink, Units bound, bool cut_wanted, bool& taken_over) {
-        const Options& options = job_.options;
-        if (push_relabel_) return push_relabel_->solve(residual_, levels_, terminals_, bound, pulse_);
-        // A flow along columns that reaches the bound is the answer, and is not built unless it is asked for: that what
-        // fill() accounts for is a flow is tested where it is loaded (kernel.columns, and every solve with check).
-        Units value = 0;
-        const bool always = options.sharing == Sharing::always;
-        if (!always && terminals_.source_nodes.size() == 1 && terminals_.sink_nodes.size() == 1 &&
-            columns_->promising()) {
-            const bool keep = options.cuts || options.check || options.flows || cut_wanted;
-            const Node from = terminals_.source_nodes[0], to = terminals_.sink_nodes[0];
-            value = columns_->fill(from, to, reached_, bound, keep);
-            if ((value < bound || keep) && columns_->can_load()) {
-                shared_.clear(residual_);
-                columns_->load(residual_);
-            }
-        }
-        if (value == bound) {
-            if (value == 0 && cut_wanted) shared_.clear(residual_);  // an empty flow is wanted
-            return value;
-        }
-        if (!always && (value > 0 || !columns_->idle() || job_.order.size() < SharedFlow::fewest_sources)) {
-            shared_.clear(residual_);
-            return value + dinic_.solve(residual_, levels_, terminals_, bound - value, pulse_);
-        }
-        const std::uint64_t steps = dinic_.counters.steps;
-        taken_over = always || trial_.next();
-        if (!taken_over) shared_.clear(residual_);
-        value = taken_over ? shared_.solve(residual_, levels_, dinic_, terminals_, into_sink, bound, pulse_)
-                           : dinic_.solve(residual_, levels_, terminals_, bound, pulse_);
-        trial_.took(dinic_.counters.steps - steps);
-        return value;
-    }
-
     void solve_pair(std::uint64_t pair, std::size_t source) {
         const Options& options = job_.options;
         terminals_.source_nodes = job_.query.sources[source];
@@ -434,9 +360,8 @@ class Worker {
         for (std::size_t w = 0; w < net_.n_words(); ++w) terminals_.useless[w] = ~(reached_[w] & reaching_[w]);
         const Units at_terminals = std::min(out.units, in.units),
                     bound = std::min(at_terminals, cuts_.bound(terminals_, reached_));
-        bool taken_over = false;
         const bool cut_wanted = (options.bottlenecks || dropped_.any()) && bound < at_terminals;
-        const Units value = maximum_flow(in.units, bound, cut_wanted, taken_over);
+        const Units value = solver_.solve(terminals_, reached_, in.units, bound, cut_wanted, pulse_);
         if (value > capacities_.quantum().flow_limit())
             throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(terminals_.source_nodes) +
                                 ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
@@ -448,7 +373,8 @@ class Worker {
         if (known && !at_terminal) cuts_.confirm();
         CutCapacity cut;
         if (need_cut) {
-            const bool as_found = !known && !push_relabel_ && !options.cuts && !options.check && !dropped_.any();
+            const bool as_found = !known && options.algorithm != Algorithm::push_relabel && !options.cuts &&
+                                  !options.check && !dropped_.any();
             const std::vector<Word>& source_side = as_found ? searched() : explore();
             if (options.cuts)
                 std::copy(source_side.begin(), source_side.end(),
@@ -461,7 +387,7 @@ class Worker {
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
-        if (taken_over && (!known || cut_wanted || options.check || options.flows)) shared_.leave_own(residual_);
+        if (solver_.taken_over() && (!known || cut_wanted || options.check || options.flows)) solver_.leave_own();
         if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] =
@@ -492,11 +418,7 @@ class Worker {
     Pulse& pulse_;
     Residual residual_;
     Levels levels_;
-    std::optional<PushRelabel> push_relabel_;
-    Dinic dinic_;
-    std::optional<ColumnFlow> columns_;
-    SharedFlow shared_;
-    Trial trial_;  // of taking over the shared flow
+    PairSolver solver_;
     Terminals terminals_;
     std::size_t sink_ = 0;
     std::vector<Word> reaching_, reached_;

@@ -13,6 +13,14 @@ void SharedFlow::clear(Residual& residual) {
     feed_.clear();
 }
 
+void SharedFlow::start_at(std::uint32_t block, const std::vector<Word>& without, Residual& residual) {
+    if (block == start_ && without == without_) return;
+    clear(residual);
+    start_ = block;
+    without_ = without;
+    endless_ = false;
+}
+
 void SharedFlow::enter_sink(Residual& residual) {
     clear(residual);
     endless_ = false;
@@ -48,12 +56,15 @@ void SharedFlow::grow(Residual& residual, Levels& levels, Dinic& dinic, const Te
     fed_.resize(net_.n_words(), 0);
     Terminals from;
     from.sources.assign(net_.n_words(), 0);
-    for (const Node source : terminals.source_nodes)
-        for (const std::uint32_t e : net_.links_out_of(net_.block_of(source))) {
-            const std::uint32_t block = net_.links()[e].receiver;
-            for (std::size_t w = net_.first_word(block); w < net_.first_word(block) + net_.words(block); ++w)
-                from.sources[w] = ~(terminals.useless[w] | terminals.sources[w] | terminals.sinks[w] | fed_[w]);
-        }
+    const auto feed_block = [&](std::uint32_t block) {
+        for (std::size_t w = net_.first_word(block); w < net_.first_word(block) + net_.words(block); ++w)
+            from.sources[w] = ~(terminals.useless[w] | terminals.sources[w] | terminals.sinks[w] | fed_[w]);
+    };
+    if (start_ != behind_source)
+        feed_block(start_);
+    else
+        for (const Node source : terminals.source_nodes)
+            for (const std::uint32_t e : net_.links_out_of(net_.block_of(source))) feed_block(net_.links()[e].receiver);
     for (std::uint32_t block = 0; block < net_.n_blocks(); ++block)
         for (std::size_t w = net_.first_word(block); w < net_.first_word(block) + net_.words(block); ++w)
             for_each_bit(from.sources[w], (w - net_.first_word(block)) * word_bits, [&](std::size_t k) {
@@ -69,6 +80,7 @@ void SharedFlow::grow(Residual& residual, Levels& levels, Dinic& dinic, const Te
     from.sink_nodes = terminals.sink_nodes;
     from.sinks = terminals.sinks;
     from.useless = terminals.useless;
+    for (std::size_t w = 0; w < without_.size(); ++w) from.useless[w] |= without_[w];
     const Units more = dinic.solve_fat_first(residual, levels, from, into_sink - value_, pulse);
     value_ += more;
     if (value_ > capacities_.quantum().flow_limit()) {
@@ -93,6 +105,7 @@ void SharedFlow::grow(Residual& residual, Levels& levels, Dinic& dinic, const Te
 
 Units SharedFlow::solve(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
                         Units bound, Pulse& pulse) {
+    start_at(behind_source, {}, residual);
     if (!endless_) grow(residual, levels, dinic, terminals, into_sink, pulse);
     const bool through_source = std::any_of(terminals.source_nodes.begin(), terminals.source_nodes.end(),
                                             [&](Node source) { return into(residual, source) > 0; });
@@ -101,6 +114,35 @@ Units SharedFlow::solve(Residual& residual, Levels& levels, Dinic& dinic, const 
         own_.sink_nodes = terminals.sink_nodes;
         return dinic.solve(residual, levels, terminals, bound, pulse);
     }
+    join(terminals);
+    return dinic.solve_into(residual, levels, own_, room_, bound, pulse);
+}
+
+const std::vector<Units>* SharedFlow::feeds_in(std::uint32_t block, const std::vector<Word>& without,
+                                               Residual& residual, Levels& levels, Dinic& dinic,
+                                               const Terminals& terminals, Units into_sink, Pulse& pulse) {
+    start_at(block, without, residual);
+    if (!endless_) grow(residual, levels, dinic, terminals, into_sink, pulse);
+    if (endless_) return nullptr;
+    demands_.assign(net_.size(block), 0);
+    for (std::size_t i = 0; i < feeds_.size(); ++i) demands_[feeds_[i] - net_.first_node(block)] = feed_[i];
+    return &demands_;
+}
+
+Units SharedFlow::go_on(const Units* delivered, Residual& residual, Levels& levels, Dinic& dinic,
+                        const Terminals& terminals, Units bound, Pulse& pulse) {
+    join(terminals);
+    const std::size_t n_sinks = terminals.sink_nodes.size();
+    for (std::size_t i = 0; i < feeds_.size(); ++i) {
+        const std::uint32_t position = net_.position_of(feeds_[i]);
+        room_[n_sinks + i] -= delivered[position];
+        if (room_[n_sinks + i] == 0) clear_bit(&own_.sinks[net_.first_word(start_)], position);
+    }
+    return dinic.solve_into(residual, levels, own_, room_, bound, pulse);
+}
+
+// The feeds become sinks of the source at hand.
+void SharedFlow::join(const Terminals& terminals) {
     own_ = terminals;
     room_.assign(terminals.sink_nodes.size(), unbounded);
     own_.sink_nodes.insert(own_.sink_nodes.end(), feeds_.begin(), feeds_.end());
@@ -109,7 +151,6 @@ Units SharedFlow::solve(Residual& residual, Levels& levels, Dinic& dinic, const 
         const std::uint32_t block = net_.block_of(node);
         set_bit(&own_.sinks[net_.first_word(block)], node - net_.first_node(block));
     }
-    return dinic.solve_into(residual, levels, own_, room_, bound, pulse);
 }
 
 // What S* still feeds is taken off edge by edge, from the feeds on.

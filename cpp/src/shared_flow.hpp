@@ -41,19 +41,36 @@ class SharedFlow {
     Units solve(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
                 Units bound, Pulse& pulse);
 
+    /// The same in two steps, for a source whose flow up to S* is found elsewhere: S* feeds nodes of `block`, by a flow
+    /// that leaves `without` alone, the set of nodes that the other flow may use. [position] what S* feeds; nullptr where
+    /// that has no bound.
+    const std::vector<Units>* feeds_in(std::uint32_t block, const std::vector<Word>& without, Residual& residual,
+                                       Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
+                                       Pulse& pulse);
+    /// `residual` has the flow of the source added, which takes S*'s place as far as `delivered` [position] says. Sends
+    /// more, at most `bound`.
+    Units go_on(const Units* delivered, Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals,
+                Units bound, Pulse& pulse);
+
     /// Takes away what is left of the shared flow after solve(), so that `residual` holds the source's own flow.
     void leave_own(Residual& residual);
 
     std::size_t bytes() const;
 
    private:
+    void start_at(std::uint32_t block, const std::vector<Word>& without, Residual& residual);
     void grow(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
               Pulse& pulse);
+    void join(const Terminals& terminals);
     Units into(const Residual& residual, Node node) const;
     Units out_of(const Residual& residual, Node node) const;
 
     const CapacityIndex& capacities_;
     const Network& net_;
+    static constexpr std::uint32_t behind_source = ~std::uint32_t{0};
+    std::uint32_t start_ = behind_source;  // the block that S* feeds, or all right behind the sources'
+    std::vector<Word> without_;            // nodes that the flow leaves alone; empty: none
+    std::vector<Units> demands_;           // [position] in the block that S* feeds
     bool endless_ = false;       // S* reaches the sink through unbounded edges alone: there is nothing to share
     Units value_ = 0;            // of the shared flow
     std::vector<Word> fed_;      // nodes that S* may feed; empty: no flow yet

@@ -12,6 +12,7 @@ const char* name(Family family) {
         case Family::layered_sparse: return "layered_sparse";
         case Family::block_diagonal: return "block_diagonal";
         case Family::residual_stream: return "residual_stream";
+        case Family::two_stacks: return "two_stacks";
         case Family::ragged_layers: return "ragged_layers";
         case Family::block_dag: return "block_dag";
         case Family::cyclic: return "cyclic";
@@ -64,6 +65,10 @@ Store network_of(Family family, Profile profile, std::uint32_t width, Random& ra
         for (std::uint32_t l = 0; l < depth; ++l) store.dense<T>(l, l + 1, value, layout());
         return store;
     };
+    const auto stronger_straight = [&](std::uint32_t j, std::uint32_t k) {
+        const T c = any(j, k);
+        return j == k ? static_cast<T>(c + c) : static_cast<T>(c / static_cast<T>(2));
+    };
     switch (family) {
         case Family::layered_dense: return layered(random.between(1, 4), any);
         case Family::layered_causal:
@@ -76,11 +81,27 @@ Store network_of(Family family, Profile profile, std::uint32_t width, Random& ra
                 return j / block == k / block ? any(j, k) : T{0};
             });
         }
-        case Family::residual_stream:
-            return layered(random.between(2, 6), [&](std::uint32_t j, std::uint32_t k) {
-                const T c = any(j, k);
-                return j == k ? static_cast<T>(c + c) : static_cast<T>(c / static_cast<T>(2));
-            });
+        case Family::residual_stream: return layered(random.between(2, 6), stronger_straight);
+        case Family::two_stacks: {
+            const std::uint32_t top = random.between(1, 5), n_upper = random.between(0, 3);
+            const bool pool = n_upper == 0 || random.chance(0.3);
+            std::vector<std::uint32_t> sizes(top + 1, width);
+            sizes.insert(sizes.end(), 2 * n_upper + (n_upper > 0), random.between(1, width));
+            if (pool) sizes.push_back(1);
+            Store store(sizes);
+            for (std::uint32_t l = 0; l < top; ++l)
+                random.chance(0.2) ? store.diagonal<T>(l, l + 1, 0, [&](std::uint32_t k) { return any(k, k); })
+                                   : store.dense<T>(l, l + 1, stronger_straight, layout());
+            std::uint32_t block = top + 1;
+            for (std::uint32_t i = 0; i < n_upper; ++i, block += 2) {
+                store.dense<T>(block, block + 1, stronger_straight, layout());
+                store.diagonal<T>(block + 1, block + 2, 0, [&](std::uint32_t k) { return any(k, k); });
+                store.dense<T>(top, block + 2, any, layout());
+            }
+            if (pool) store.dense<T>(n_upper == 0 ? top : block, static_cast<std::uint32_t>(sizes.size()) - 1, any);
+            if (random.chance(0.2)) store.dense<T>(static_cast<std::uint32_t>(sizes.size()) - 1, 0, any);
+            return store;
+        }
         case Family::ragged_layers: {
             std::vector<std::uint32_t> sizes;
             for (std::uint32_t b = random.between(2, 5); b > 0; --b) sizes.push_back(random.between(1, 2 * width));

@@ -229,6 +229,7 @@ enum class Family : std::uint8_t {
     layered_sparse,
     block_diagonal,
     residual_stream,  // strong straight edges, as half attention, half identity
+    two_stacks,       // such layers below others that all look at their top, and perhaps a pool
     ragged_layers,    // blocks of different sizes
     block_dag,        // links between any two blocks, forwards
     cyclic,           // links between any two blocks
@@ -238,7 +239,7 @@ enum class Family : std::uint8_t {
 inline constexpr Family families[] = {Family::layered_dense,  Family::layered_causal,  Family::layered_sparse,
                                       Family::block_diagonal, Family::residual_stream, Family::ragged_layers,
                                       Family::block_dag,      Family::cyclic,          Family::diagonals,
-                                      Family::one_block_wide};
+                                      Family::one_block_wide, Family::two_stacks};
 
 const char* name(Family family);
 const char* name(Profile profile);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "agreement.hpp"
@@ -19,9 +20,9 @@ struct Built {
     std::vector<std::string> faults;
 };
 
-// Everything that is wrong with `flows` as a flow of `value` from source to sink.
-std::vector<std::string> faults_of(const CapacityIndex& capacities, const std::vector<EdgeFlow>& flows, Node source,
-                                   Node sink, Units value) {
+// Everything that is wrong with `flows` as a flow that leaves so much at every node (negative: starts there).
+std::vector<std::string> faults_of(const CapacityIndex& capacities, const std::vector<EdgeFlow>& flows,
+                                   const std::vector<Units>& leaves) {
     const Network& net = capacities.network();
     std::vector<std::string> faults;
     std::vector<Units> balance(net.n_nodes(), 0);
@@ -37,12 +38,10 @@ std::vector<std::string> faults_of(const CapacityIndex& capacities, const std::v
         balance[net.first_node(link.giver) + edge.giver] -= edge.flow;
         balance[net.first_node(link.receiver) + edge.receiver] += edge.flow;
     }
-    for (Node node = 0; node < net.n_nodes(); ++node) {
-        const Units expected = node == source ? -value : node == sink ? value : 0;
-        if (balance[node] != expected)
+    for (Node node = 0; node < net.n_nodes(); ++node)
+        if (balance[node] != leaves[node])
             faults.push_back("node " + std::to_string(node) + " keeps " + std::to_string(balance[node]) +
-                             ", expected " + std::to_string(expected));
-    }
+                             ", expected " + std::to_string(leaves[node]));
     return faults;
 }
 
@@ -56,6 +55,36 @@ class Bench {
           residual_(capacities_) {}
 
     Built build(Node source, Node sink, Units bound) {
+        columns_.enter(capacities_.network().block_of(source), {sink});
+        std::vector<Units> leaves(capacities_.network().n_nodes(), 0);
+        return fill(source, bound, leaves, [&](Units value) { leaves[sink] += value; });
+    }
+
+    // Up to the end of a chain that ends before the sink, where `demands` [position] may leave.
+    Built build_early(Node source, Node sink, Units bound, const std::vector<Units>& demands) {
+        const Network& net = capacities_.network();
+        columns_.enter(net.block_of(source), {sink});
+        const std::uint32_t end = columns_.early_end().value();
+        columns_.demand(demands);
+        std::vector<Units> leaves(net.n_nodes(), 0);
+        bool within = true;
+        Built built = fill(source, bound, leaves, [&](Units) {
+            for (std::uint32_t k = 0; k < net.size(end); ++k) {
+                leaves[net.first_node(end) + k] = columns_.delivered()[k];
+                within = within && columns_.delivered()[k] >= 0 && columns_.delivered()[k] <= demands[k];
+            }
+        });
+        if (!within) built.faults.push_back("more than is demanded is delivered");
+        return built;
+    }
+    std::optional<std::uint32_t> early_end(Node source, Node sink) {
+        columns_.enter(capacities_.network().block_of(source), {sink});
+        return columns_.early_end();
+    }
+
+   private:
+    template <class Leave>
+    Built fill(Node source, Units bound, std::vector<Units>& leaves, const Leave& leave) {
         const Network& net = capacities_.network();
         std::vector<Word> sources(net.n_words(), 0), reached;
         set_bit(&sources[net.first_word(net.block_of(source))], net.position_of(source));
@@ -63,16 +92,17 @@ class Bench {
         Pulse pulse(stop);
         nodes_reached(capacities_, sources, reached, pulse);
         Built built;
-        built.value = columns_.fill(source, sink, reached, bound, true);
+        built.value = columns_.fill(source, reached, bound, true);
         residual_.reset();
         columns_.load(residual_);
         built.flows = residual_.flows();
-        built.faults = faults_of(capacities_, built.flows, source, sink, built.value);
+        leaves[source] = -built.value;
+        if (columns_.can_load()) leave(built.value);
+        built.faults = faults_of(capacities_, built.flows, leaves);
         if (built.value < 0 || built.value > bound) built.faults.push_back("value beyond the bound");
         return built;
     }
 
-   private:
     CapacitySurvey survey_;
     CapacityIndex capacities_;
     ColumnFlow columns_;
@@ -220,7 +250,7 @@ TEST(columns, a_chain_within_a_larger_network) {
     Random random(5);
     const auto any = [&](std::uint32_t j, std::uint32_t k) { return random.uniform() + (j == k ? 3.0 : 0.0); };
     Store store({4, 4, 2, 4, 4});  // 0 -> 1 -> 3 -> 4 is a chain; block 2 hangs in between, 4 -> 0 goes back
-    store.dense<double>(0, 1, any).dense<double>(1, 2, any).dense<double>(2, 3, any).dense<double>(1, 3, any);
+    store.dense<double>(0, 1, any).dense<double>(0, 2, any).dense<double>(2, 3, any).dense<double>(1, 3, any);
     store.dense<double>(3, 4, any).dense<double>(4, 0, any);
     const Network network = store.network();
     Bench bench(network);
@@ -229,6 +259,45 @@ TEST(columns, a_chain_within_a_larger_network) {
         CHECK_NONE(built.faults);
         CHECK(built.value > 0);
     }
+}
+
+TEST(columns, up_to_an_early_end) {
+    std::size_t n_early = 0, n_positive = 0;
+    for (const Profile profile : {Profile::fractions, Profile::peaked, Profile::ties, Profile::wide, Profile::huge})
+        for (const Scalar scalar : {Scalar::float32, Scalar::float64, Scalar::int64})
+            for (std::uint32_t round = 0; round < 12; ++round) {
+                Random random(round * 1000 + static_cast<std::uint64_t>(profile) * 10 +
+                              static_cast<std::uint64_t>(scalar));
+                const Store store = random_network(Family::two_stacks, profile, scalar, random.between(1, 9), random);
+                const Network network = store.network();
+                const Node sink = network.first_node(network.n_blocks() - 1);
+                Bench bench(network);
+                const std::optional<std::uint32_t> end = bench.early_end(0, sink);
+                if (!end) continue;
+                ++n_early;
+                const CapacitySurvey survey(network);
+                const CapacityIndex capacities(network, survey,
+                                               Quantum(std::min(survey.total, 0x1p60), 1, survey.integers));
+                std::vector<Units> demands(network.size(*end));
+                for (Node s = 0; s < network.size(0); ++s) {
+                    const Scope scope(std::string(name(profile)) + ", " + name(scalar) + ", round " +
+                                      std::to_string(round) + ", source " + std::to_string(s));
+                    Units total = 0;
+                    for (std::uint32_t k = 0; k < demands.size(); ++k) {
+                        demands[k] = random.chance(0.2) ? 0 : capacities.straight(0)[k] / random.between(1, 4);
+                        total = saturating_sum(total, demands[k]);
+                    }
+                    const Built whole = bench.build_early(s, sink, total, demands);
+                    CHECK_NONE(whole.faults);
+                    n_positive += whole.value > 0;
+                    for (const Units part : {whole.value / 2, whole.value / 7, whole.value}) {
+                        const Built bounded = bench.build_early(s, sink, part, demands);
+                        CHECK_NONE(bounded.faults);
+                        CHECK(bounded.value <= part);
+                    }
+                }
+            }
+    CHECK(n_early > 50 && n_positive > 50);
 }
 
 // The loops over eight positions at once against their plain twins, on random arrays.
