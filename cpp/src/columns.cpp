@@ -163,6 +163,33 @@ void ColumnFlow::copy_batch() {
         for (std::size_t l = 0; l < last_; ++l) columns_[(i * last_ + l) * stride_ + first + i] = 0;
 }
 
+std::optional<Units> ColumnFlow::leaving(Node source, const std::vector<Word>& towards) {
+    const Network& net = capacities_.network();
+    if (idle() || !lateral(0) || net.links_out_of(source_block_).size() > 1) return std::nullopt;
+    s_ = net.position_of(source);
+    copy_batch();
+    const std::size_t first = net.first_word(net.links()[layers_[0]].receiver);
+    Word low = 0, high = 0, next = 0;  // sums of the lower 16 bits and of the others; bits of the successors
+    const auto add = [&](Units each) {
+        const auto word = static_cast<Word>(each);
+        low += word & 0xFFFF;
+        high += word >> 16;
+        next |= word + 1;
+    };
+    for (std::size_t w = 0; w < words_for(n_); ++w) {
+        const Units* column = this->column(0) + w * word_bits;
+        if (towards[first + w] == ~Word{0})
+            for (std::size_t k = 0; k < word_bits; ++k) add(column[k]);
+        else
+            for_each_bit(towards[first + w], 0, [&](std::size_t k) { add(column[k]); });
+    }
+    if (next > static_cast<Word>(most_of_an_edge)) return std::nullopt;  // one was cut there
+    high += low >> 16;
+    const Units sum =
+        high >= static_cast<Word>(unbounded) >> 16 ? unbounded : static_cast<Units>(high << 16 | (low & 0xFFFF));
+    return test_bit(&towards[first], s_) ? saturating_sum(sum, straight(0)[s_]) : sum;
+}
+
 // What the columns want for the last layer, but can still get later: through the last useful layer, which serves nothing
 // else; or, where layer 0 is wanted for the sink's column, through any later one.
 const Units* ColumnFlow::reserve(std::size_t layer) const {
@@ -509,10 +536,11 @@ Units ColumnFlow::fill(Node source, const std::vector<Word>& reached, Units boun
     log_ = keep ? &transfers_ : nullptr;
     transfers_.reserve((6 + last_) * n_);  // growing would hold the old and the new ones at once
     const std::size_t best = attempt(reached, bound, attempts, !probing);
-    ++n_filled_;
+    n_filled_ += left_ > bound / hopeless ? 3 : 1;
     n_reached_ += left_ == 0;
-    worth_loading_ = left_ == 0 || !probing;
-    if (!worth_loading_) return 0;  // where columns fall short as a rule, a search does no worse from nothing
+    if (probing) period_ = left_ == 0 ? first_period : period_ * 2;
+    worth_loading_ = left_ == 0 || (!probing && left_ <= bound / hopeless);
+    if (!worth_loading_) return 0;
     if (left_ > 0 && (!keep || best + 1 < attempts)) {
         log_ = &transfers_;  // a search needs to know what was done
         attempt(reached, bound, best + 1, true);
@@ -544,6 +572,7 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
             between_columns(Use::direct);
             if (left_ > 0) between_columns(Use::spike);
         }
+        if (left_ > bound / hopeless) break;
         if (left_ > 0 && relays) by_relay();
         if (left_ < least_left) {
             least_left = left_;

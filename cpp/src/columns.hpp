@@ -54,8 +54,8 @@ class ColumnFlow {
     void enter(std::uint32_t source_block, const std::vector<Node>& sinks);
 
     /// Whether filling columns pays on this network: it must have reached the bound for a quarter of the pairs so far.
-    /// Every 64th question is answered with yes, in case things change.
-    bool promising() { return ++asked_ % 64 == 0 || !idle(); }
+    /// The 64th question is answered with yes, in case things change, and ever fewer as long as they do not.
+    bool promising() { return doing_well() || ++asked_ % period_ == 0; }
     /// Whether it is left out but for those questions; also where there is no chain.
     bool idle() const { return layers_.empty() || !doing_well(); }
 
@@ -66,11 +66,14 @@ class ColumnFlow {
     /// The nodes of its blocks, but for the last.
     const std::vector<Word>& chain() const { return chain_; }
 
+    /// The sum of what leaves `source` into nodes of `towards`; nothing where that is not at hand.
+    std::optional<Units> leaving(Node source, const std::vector<Word>& towards);
+
     /// Builds a flow from `source` of value <= `bound` and returns its value; 0 where there is no chain. `reached`: the
     /// nodes that the source reaches. `keep`: it will be loaded even if it reaches the bound.
     Units fill(Node source, const std::vector<Word>& reached, Units bound, bool keep);
 
-    /// Whether the last fill() left a flow to load.
+    /// Whether the last fill() left a flow to load: where it fell far short, a search does no worse from nothing.
     bool can_load() const { return !layers_.empty() && worth_loading_; }
     /// Puts the flow of the last fill() into `residual`, where the chain must carry none. Only what was kept, or fell
     /// short.
@@ -86,6 +89,9 @@ class ColumnFlow {
     static constexpr std::size_t most_lacking = 4;  // columns that relays serve
     static constexpr std::size_t most_urgent = 32;
     static constexpr std::size_t most_attempts = 2;
+    // What lacks more than this part of the bound by then, neither the third pass nor a second attempt finds.
+    static constexpr Units hopeless = 4;
+    static constexpr std::uint64_t first_period = 64;
     static constexpr std::size_t worth_pouring = 8;  // takers among so many columns
 
     void find_chain();
@@ -134,7 +140,7 @@ class ColumnFlow {
     static void for_each_array(Self& self, Visit&& visit);
 
     const CapacityIndex& capacities_;
-    std::uint64_t asked_ = 0, n_filled_ = 0, n_reached_ = 0;
+    std::uint64_t asked_ = 0, period_ = first_period, n_filled_ = 0, n_reached_ = 0;
     bool worth_loading_ = false;
 
     // Of the sink.

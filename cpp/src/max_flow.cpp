@@ -260,6 +260,13 @@ class Worker {
         return bound;
     }
 
+    // The same towards all that reaches the sinks. Where capacities are exact, a sum is all there is to know.
+    Bound leaving_sources() {
+        if (capacities_.all_exact())
+            if (const std::optional<Units> sum = solver_.leaving(terminals_, reaching_)) return {*sum, 0};
+        return out_of_sources(reaching_);
+    }
+
     // What enters the sinks from nodes of `reached`.
     Bound into_sinks(const std::vector<Word>& reached) const {
         Bound bound;
@@ -353,7 +360,7 @@ class Worker {
         terminals_.sources = node_set(net_, terminals_.source_nodes);
         residual_.reset();
 
-        const Bound out = out_of_sources(reaching_);
+        const Bound out = leaving_sources();
         nodes_reached(capacities_, terminals_.sources, reached_, pulse_);
         const Bound in = into_sinks_from_reached();
         terminals_.useless.resize(net_.n_words());

@@ -7,14 +7,14 @@ bool Trial::next() {
         turn_ = 0;
         cost_[0] = cost_[1] = 0;
     }
-    return ++turn_ <= tried_ ? turn_ > 2 : second_;
+    return ++turn_ <= tried ? turn_ > first_way : second_;
 }
 
 void Trial::took(std::uint64_t cost) {
-    if (turn_ > tried_ || turn_ == 3) return;  // the second way's first time includes setting it up
-    cost_[turn_ > 2 ? 1 : 0] += cost;
-    if (turn_ < tried_) return;
-    const bool second = cost_[1] < cost_[0];
+    if (turn_ > tried || turn_ == first_way + 1) return;  // the second way's first time includes setting it up
+    cost_[turn_ > first_way ? 1 : 0] += cost;
+    if (turn_ < tried) return;
+    const bool second = 4 * cost_[1] < 3 * (tried - first_way - 1) * cost_[0];  // clearly cheaper, one for one
     period_ = second == second_ ? period_ * 2 : first_period;
     second_ = second;
 }
@@ -30,21 +30,31 @@ PairSolver::PairSolver(const CapacityIndex& capacities, Residual& residual, Leve
 
 void PairSolver::enter_sink() { shared_.enter_sink(residual_); }
 
+// Whether there are columns for sources of this kind.
+bool PairSolver::enter_columns(const Terminals& terminals) {
+    if (!columns_ || terminals.source_nodes.size() != 1) return false;
+    columns_->enter(residual_.network().block_of(terminals.source_nodes[0]), terminals.sink_nodes);
+    return true;
+}
+
+std::optional<Units> PairSolver::leaving(const Terminals& terminals, const std::vector<Word>& towards) {
+    if (!enter_columns(terminals)) return std::nullopt;
+    return columns_->leaving(terminals.source_nodes[0], towards);
+}
+
 Units PairSolver::solve(const Terminals& terminals, const std::vector<Word>& reached, Units into_sink, Units bound,
                         bool for_cut, Pulse& pulse) {
     taken_over_ = false;
     if (push_relabel_) return push_relabel_->solve(residual_, levels_, terminals, bound, pulse);
     Units value = 0;
-    if (columns_ && bound > 0 && terminals.source_nodes.size() == 1) {
-        columns_->enter(residual_.network().block_of(terminals.source_nodes[0]), terminals.sink_nodes);
-        if (columns_->promising()) value = along_columns(terminals, reached, into_sink, bound, for_cut, pulse);
-    }
+    if (bound > 0 && enter_columns(terminals) && columns_->promising())
+        value = along_columns(terminals, reached, into_sink, bound, for_cut, pulse);
     if (taken_over_) return value;
     if (value == bound) {
         if (value == 0 && for_cut) shared_.clear(residual_);  // an empty flow is wanted
         return value;
     }
-    if (columns_ && (value > 0 || !columns_->idle() || n_sources_ < SharedFlow::fewest_sources)) {
+    if (columns_ && (value > 0 || n_sources_ < SharedFlow::fewest_sources)) {
         shared_.clear(residual_);
         return value + dinic_.solve(residual_, levels_, terminals, bound - value, pulse);
     }

@@ -33,7 +33,7 @@ class Trial {
     void took(std::uint64_t cost);
 
    private:
-    static constexpr std::uint64_t tried_ = 5;  // the first way twice, the second three times
+    static constexpr std::uint64_t first_way = 1, tried = 4;  // so often; then the second
     static constexpr std::uint64_t first_period = 64;
     // Half, so that the first trial is repeated after a whole one either way: early sources of causal networks reach little.
     std::uint64_t turn_ = 0, period_ = first_period / 2, cost_[2] = {};
@@ -49,6 +49,9 @@ class PairSolver {
     /// Another sink from now on; `residual` is left empty.
     void enter_sink();
 
+    /// The sum of what leaves the sources into nodes of `towards`; nothing where that is not at hand.
+    std::optional<Units> leaving(const Terminals& terminals, const std::vector<Word>& towards);
+
     /// The value of a maximum flow, at most `bound`. It is left in the residual network, unless it lies in columns and
     /// nobody asks for it; `for_cut`: somebody does. `into_sink`: what the sinks can take from nodes that the sources reach.
     Units solve(const Terminals& terminals, const std::vector<Word>& reached, Units into_sink, Units bound,
@@ -62,6 +65,7 @@ class PairSolver {
     std::size_t bytes() const { return (columns_ ? columns_->bytes() : 0) + shared_.bytes(); }
 
    private:
+    bool enter_columns(const Terminals& terminals);
     Units along_columns(const Terminals& terminals, const std::vector<Word>& reached, Units into_sink, Units bound,
                         bool for_cut, Pulse& pulse);
 
