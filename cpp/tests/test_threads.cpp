@@ -143,13 +143,15 @@ TEST(threads, parts_run_once_and_the_first_failure_counts) {
             CHECK(caught == "7");
         }
         const auto caller = std::this_thread::get_id();
+        std::atomic<bool> paused{false};
         const Pause pause = [&] {
-            if (std::this_thread::get_id() == caller) throw std::domain_error("enough");
-            std::abort();
+            if (std::this_thread::get_id() != caller) std::abort();
+            paused = true;
+            throw std::domain_error("enough");
         };
         CHECK_THROWS(std::domain_error, for_each_part(40, threads, pause, [&](std::size_t, const Pause& own) {
                          if (own) own();
-                         std::this_thread::sleep_for(std::chrono::microseconds(200));
+                         while (!paused) std::this_thread::yield();  // the caller may be the last to come
                      }));
     }
 }
