@@ -6,6 +6,11 @@
 // arrays: the source's column and the sink's row of every layer, no records, no hash. Where that reaches an upper bound
 // on the flow, the pair is done; else the searches go on from there.
 //
+// The chain need not lead to the sink: it may end early, at an encoder's top, below a pool, before a set of sinks. Then
+// somebody else says what the network behind passes on to the sinks from each node of that block (shared_flow.hpp), and
+// no column is the sink's: each gives what it holds through a last layer that leads straight out. A layer may be a
+// diagonal, too: straight edges alone.
+//
 // Notation. Layers 0 ... last lead from the source's block to the sink's; node (l, k) lies before layer l. s, t: the
 // source's and the sink's position. Column k != s, t
 //

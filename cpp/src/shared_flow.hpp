@@ -13,6 +13,9 @@
 // reaches then are the source side of the minimum cut nearest s: no flow of S* enters that set (the way back would reach a
 // feed), so what leaves it is full of the flow of s alone.
 //
+// S* may start further on, too, where a chain of layers ends (columns.hpp): all that goes up the chain then goes along
+// columns, as far as S*'s feeds, and S*'s flow leaves the chain alone.
+//
 // What s sends is found by Dinic's algorithm with the feeds as sinks; Residual keeps the flow shared by all sources as its
 // base. S* feeds only nodes that s reaches: in causal networks, where a source sees those after it, sources come last first,
 // and the flow grows with them.

@@ -535,23 +535,56 @@ TEST(columns, heavy_givers_pour) {
 }
 
 // What the whole thing is for: with a residual stream, the columns alone reach the bounds of nearly every pair.
-TEST(columns, residual_networks_need_hardly_a_search) {
-    constexpr std::uint32_t n = 70, layers = 6;
-    Random random(17);
-    Store store(std::vector<std::uint32_t>(layers + 1, n));
-    for (std::uint32_t l = 0; l < layers; ++l)
+// A chain of such layers, up to a block `top` of n nodes.
+void add_residual_layers(Store& store, std::uint32_t top, std::uint32_t n, Random& random) {
+    for (std::uint32_t l = 0; l < top; ++l)
         store.dense<double>(l, l + 1, [&](std::uint32_t j, std::uint32_t k) {
             return (0.5 + 0.5 * random.uniform()) / n * 0.5 + (j == k ? 0.5 : 0.0);
         });
-    const Network network = store.network();
-    Query query{{}, {{network.first_node(layers) + 3}, {network.first_node(layers) + n / 2}}};
-    for (Node s = 0; s < n; ++s) query.sources.push_back({s});
+}
+
+// All sources of block 0, and no more searches than that.
+void need_hardly_a_search(const Network& network, std::vector<std::vector<Node>> sinks, std::uint64_t most) {
+    Query query{{}, std::move(sinks)};
+    for (Node s = 0; s < network.size(0); ++s) query.sources.push_back({s});
     const Answer answer = solve(network, query, {.bottlenecks = true});
-    CHECK(answer.statistics.searches <= 10);  // of 140 pairs
+    CHECK(answer.statistics.searches <= most);
     const Answer searched = solve(network, query, {.algorithm = Algorithm::push_relabel, .bottlenecks = true});
     CHECK(answer.value == searched.value);
     CHECK(answer.upper == searched.upper);
     CHECK(answer.bottleneck == searched.bottleneck);
+}
+
+TEST(columns, residual_networks_need_hardly_a_search) {
+    constexpr std::uint32_t n = 70, top = 6;
+    Random random(17);
+    Store store(std::vector<std::uint32_t>(top + 1, n));
+    add_residual_layers(store, top, n, random);
+    const Network network = store.network();
+    const Node first = network.first_node(top);
+    need_hardly_a_search(network, {{first + 3}, {first + n / 2}}, 10);  // of 140 pairs
+    need_hardly_a_search(network, {{first + 3, first + 50, first + 51}}, 10);
+}
+
+TEST(columns, chains_that_end_early_need_hardly_a_search) {
+    constexpr std::uint32_t n = 70, top = 6;
+    Random random(19);
+    const auto any = [&](std::uint32_t, std::uint32_t) { return random.uniform() / n; };
+    Store pool({n, n, n, n, n, n, n, 1});
+    add_residual_layers(pool, top, n, random);
+    pool.dense<double>(top, top + 1, [&](std::uint32_t, std::uint32_t) { return 1.0 / n; });
+    const Network pooled = pool.network();
+    need_hardly_a_search(pooled, {{pooled.first_node(top + 1)}}, 10);
+
+    // Two layers on top that look at the chain's end, each with a residual of its own.
+    Store stacks({n, n, n, n, n, n, n, 5, 5, 5});
+    add_residual_layers(stacks, top, n, random);
+    for (std::uint32_t b = top + 1; b < top + 3; ++b) {
+        stacks.dense<double>(top, b + 1, any);
+        stacks.diagonal<double>(b, b + 1, 0, [](std::uint32_t) { return 0.5; });
+    }
+    const Network two = stacks.network();
+    need_hardly_a_search(two, {{two.first_node(top + 3) + 1}, {two.first_node(top + 3) + 4}}, 20);
 }
 
 }  // namespace

@@ -291,6 +291,13 @@ def _trained(model: Model, n: int, calibration: Calibration, residual: float) ->
     return _stack(excess(layer, causal=model == "SmolLM2") if calibration == "excess" else layer for layer in layers)
 
 
+def _pooled(model: Model, n: int, calibration: Calibration) -> Stack:
+    """A sink that every position of the top feeds alike, which is how sentences are embedded."""
+    sizes, links = _trained(model, n, calibration, 0.5)
+    pool = np.full((1, n), 1 / n, dtype=np.float32)
+    return (*sizes, 1), [*links, Link(len(links), len(links) + 1, pool)]
+
+
 def _made_up(generate: Callable[..., Floats], *arguments: Any, **options: Any) -> Stack:
     return _stack(generate(*arguments, seed=SEED, **options))
 
@@ -322,6 +329,9 @@ def _cases() -> list[Case]:
                 for sink in (n - 1,) if model == "SmolLM2" else (0, n // 2):
                     name = f"{model} n={n} {kind} sink={sink}"
                     cases.append(Case(name, partial(_trained, model, n, kind, 0.5), sink, n, model))
+    cases += [
+        Case(f"MiniLM n=512 {kind} pooled", partial(_pooled, "MiniLM", 512, kind), 0, 512, "MiniLM") for kind in kinds
+    ]
     # Attention as it is, no residual stream to lean on.
     raw = partial(_trained, "SmolLM2", 512, "plain", 0.0)
     cases.append(Case("SmolLM2 n=512 raw sink=511", raw, 511, 512, "SmolLM2"))
