@@ -311,6 +311,28 @@ TEST(columns, up_to_an_early_end) {
     CHECK(n_early > 50 && n_positive > 50);
 }
 
+// Two towers of different widths below one sink: nothing of one may be left beyond the last position of the other.
+TEST(columns, chains_of_different_widths) {
+    Random random(23);
+    const auto any = [&](std::uint32_t j, std::uint32_t k) { return random.uniform() + (j == k ? 3.0 : 0.0); };
+    Store store({15, 15, 15, 8, 8, 8, 1});
+    store.dense<double>(0, 1, any).dense<double>(1, 2, any).dense<double>(2, 6, any);
+    store.dense<double>(3, 4, any).dense<double>(4, 5, any).dense<double>(5, 6, any);
+    const Network network = store.network();
+    const Node sink = network.first_node(6);
+    Bench bench(network);
+    for (Node s = 0; s < 8; ++s)
+        for (const std::uint32_t block : {0U, 3U}) {
+            const Scope scope("block " + std::to_string(block) + ", position " + std::to_string(s));
+            const Node source = network.first_node(block) + s;
+            const Units most = bench.most(source, sink);
+            const Built built =
+                bench.build_early(source, sink, most, std::vector<Units>(network.size(block), most / 3));
+            CHECK_NONE(built.faults);
+            CHECK(built.value > 0);
+        }
+}
+
 // The loops over eight positions at once against their plain twins, on random arrays.
 struct SweepState {
     explicit SweepState(std::size_t n) : stride(round_to_lanes(n)) {

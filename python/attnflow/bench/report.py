@@ -54,11 +54,13 @@ def table(report: dict[str, Any]) -> str:
                 case["case"],
                 f"{case['edges']:,}",
                 *(
-                    f"{rows[name]['milliseconds_per_source']:.3g} ({rows[name]['sources']})" if name in rows else "-"
+                    f"{_figure(rows[name]['milliseconds_per_source'])} ({rows[name]['sources']})"
+                    if name in rows
+                    else "-"
                     for name in names
                 ),
                 f"{case['passes_per_source']:.2g}",
-                "-" if ratio is None else f"{ratio:.3g} x",
+                "-" if ratio is None else f"{_figure(ratio)} x",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -74,6 +76,11 @@ def table(report: dict[str, Any]) -> str:
             describe(report),
         ]
     )
+
+
+def _figure(number: float) -> str:
+    """Three digits that count, and no powers of ten."""
+    return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"
 
 
 def _short(row: dict[str, Any]) -> str:
