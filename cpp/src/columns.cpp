@@ -6,7 +6,8 @@
 
 namespace attnflow {
 
-ColumnFlow::ColumnFlow(const CapacityIndex& capacities) : capacities_(capacities) {}
+ColumnFlow::ColumnFlow(const CapacityIndex& capacities)
+    : capacities_(capacities), experience_(capacities.network().n_blocks()) {}
 
 // Where there is but one way on. A layer may be a diagonal: straight edges alone.
 void ColumnFlow::find_chain() {
@@ -73,7 +74,6 @@ void ColumnFlow::for_each_array(Self& self, Visit&& visit) {
 void ColumnFlow::enter(std::uint32_t source_block, const std::vector<Node>& sinks) {
     if (source_block == source_block_ && sinks == sinks_) return;
     const Network& net = capacities_.network();
-    if (source_block != source_block_) n_filled_ = n_reached_ = 0;
     source_block_ = source_block;
     sinks_ = sinks;
     find_chain();
@@ -98,6 +98,7 @@ void ColumnFlow::enter(std::uint32_t source_block, const std::vector<Node>& sink
     narrowest_.assign(size, unbounded);
     for (Array* array : {&spent_, &collected_, &room_, &through_source_, &much_}) array->assign(last_ + 1, 0);
     sink_limit_.assign(last_ + 2, unbounded);
+    slack_.clear();
     next_.resize((last_ + 1) * n_);
     for (std::size_t l = last_; l > 0; --l) {
         Units* into = at(into_sink_, l);
@@ -136,9 +137,10 @@ void ColumnFlow::set_limits() {
     Units most = 0;
     for (std::size_t k = 0; k < n_; ++k) most = saturating_sum(most, into[k]);
     wide_ = std::all_of(narrowest, narrowest + n_, [&](Units each) { return each >= most / 2; });
-    if (wide_) return;
-    slack_.assign((last_ + 1) * stride_, 0);
-    ahead_.assign((last_ + 1) * stride_, unbounded);
+    const std::size_t size = (last_ + 1) * stride_;
+    if (wide_ || slack_.size() == size) return;  // filled in for each pair
+    slack_.assign(size, 0);
+    ahead_.assign(size, unbounded);
 }
 
 // The columns of the sixteen sources around s_. Those of neighbours lie in the same cache lines.
@@ -157,7 +159,7 @@ void ColumnFlow::copy_batch() {
             copy_columns(capacities_, layers_[l], first, width, out, last_ * stride_);
             continue;
         }
-        for (std::size_t i = 0; i < width; ++i) std::fill_n(out + i * last_ * stride_, n_, 0);
+        for (std::size_t i = 0; i < width; ++i) std::fill_n(out + i * last_ * stride_, stride_, 0);
     }
     for (std::size_t i = 0; i < width; ++i)
         for (std::size_t l = 0; l < last_; ++l) columns_[(i * last_ + l) * stride_ + first + i] = 0;
@@ -165,7 +167,8 @@ void ColumnFlow::copy_batch() {
 
 std::optional<Units> ColumnFlow::leaving(Node source, const std::vector<Word>& towards) {
     const Network& net = capacities_.network();
-    if (idle() || !lateral(0) || net.links_out_of(source_block_).size() > 1) return std::nullopt;
+    if (layers_.empty() || !doing_well() || !lateral(0) || net.links_out_of(source_block_).size() > 1)
+        return std::nullopt;
     s_ = net.position_of(source);
     copy_batch();
     const std::size_t first = net.first_word(net.links()[layers_[0]].receiver);
@@ -536,10 +539,10 @@ Units ColumnFlow::fill(Node source, const std::vector<Word>& reached, Units boun
     log_ = keep ? &transfers_ : nullptr;
     transfers_.reserve((6 + last_) * n_);  // growing would hold the old and the new ones at once
     const std::size_t best = attempt(reached, bound, attempts, !probing);
-    n_filled_ += left_ > bound / hopeless ? 3 : 1;
-    n_reached_ += left_ == 0;
-    if (probing) period_ = left_ == 0 ? first_period : period_ * 2;
-    worth_loading_ = left_ == 0 || (!probing && left_ <= bound / hopeless);
+    so_far().n_filled += far_short_ ? far_short : 1;
+    so_far().n_reached += left_ == 0;
+    if (probing) so_far().period = left_ == 0 ? Experience{}.period : so_far().period * 2;
+    worth_loading_ = left_ == 0 || (!probing && !far_short_);
     if (!worth_loading_) return 0;
     if (left_ > 0 && (!keep || best + 1 < attempts)) {
         log_ = &transfers_;  // a search needs to know what was done
@@ -552,7 +555,7 @@ Units ColumnFlow::fill(Node source, const std::vector<Word>& reached, Units boun
 std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays) {
     std::size_t best = 0;
     Units least_left = unbounded;
-    spare_direct_for_gathering_ = false;
+    spare_direct_for_gathering_ = far_short_ = false;
     for (std::size_t attempt = 0; attempt < attempts; ++attempt) {
         start(reached, bound);
         for (filled_ = 0; filled_ < last_ && left_ > 0; ++filled_) through_columns(filled_);
@@ -572,7 +575,8 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
             between_columns(Use::direct);
             if (left_ > 0) between_columns(Use::spike);
         }
-        if (left_ > bound / hopeless) break;
+        far_short_ = attempt == 0 && left_ > bound / hopeless;
+        if (far_short_) break;
         if (left_ > 0 && relays) by_relay();
         if (left_ < least_left) {
             least_left = left_;
@@ -585,8 +589,8 @@ std::size_t ColumnFlow::attempt(const std::vector<Word>& reached, Units bound, s
 }
 
 std::size_t ColumnFlow::bytes() const {
-    std::size_t total =
-        transfers_.capacity() * sizeof(Transfer) + (next_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
+    std::size_t total = transfers_.capacity() * sizeof(Transfer) + chain_.capacity() * sizeof(Word) +
+                        (next_.capacity() + open_.capacity()) * sizeof(std::uint32_t);
     for_each_array(*this, [&](const Array& array, bool) { total += array.capacity() * sizeof(Units); });
     return total;
 }

@@ -11,8 +11,8 @@
 // no column is the sink's: each gives what it holds through a last layer that leads straight out. A layer may be a
 // diagonal, too: straight edges alone.
 //
-// Notation. Layers 0 ... last lead from the source's block to the sink's; node (l, k) lies before layer l. s, t: the
-// source's and the sink's position. Column k != s, t
+// Notation. Layers 0 ... last lead from the source's block to the sink's; where the chain ends early, layer last is no link
+// but what may leave its end. Node (l, k) lies before layer l. s, t: the source's and the sink's position. Column k != s, t
 //
 //   takes in   arrival[l][k]   <= C[l][k, s]   l < last: from the source (l = 0), or from its column;
 //   gives      departure[l][k] <= C[l][t, k]   l > 0: to the sink's column, or (l = last) to the sink;
@@ -30,7 +30,7 @@
 //
 // What is taken in is sure to arrive, because it is accounted for at once, against every edge on its way:
 //   - gatherable[l][k]: what k can give to the sink's column if it has it after layer l;
-//   - sink_room[l]: what the sink's column can carry to the end, if it gets it through layer l + 1 at the earliest;
+//   - sink_limit[l]: what the sink's column can carry to the end, if it gets it through layer l - 1 at the earliest;
 //   - the source's column passes its spike on, at most what the next straight edge carries;
 //   - first pass: what a column keeps for the end, and what else it holds, fits through each of the straight edges to
 //     come (narrowest);
@@ -55,17 +55,18 @@ class ColumnFlow {
    public:
     explicit ColumnFlow(const CapacityIndex& capacities);
 
-    /// Finds the chain that leads from a block to the sinks, or towards them. To be called before all others.
+    /// Finds the chain that leads from a block to the sinks, or towards them. Comes before all others, which speak of it.
     void enter(std::uint32_t source_block, const std::vector<Node>& sinks);
 
-    /// Whether filling columns pays on this network: it must have reached the bound for a quarter of the pairs so far.
-    /// The 64th question is answered with yes, in case things change, and ever fewer as long as they do not.
-    bool promising() { return doing_well() || ++asked_ % period_ == 0; }
-    /// Whether it is left out but for those questions; also where there is no chain.
-    bool idle() const { return layers_.empty() || !doing_well(); }
+    /// Whether filling columns pays for sources of this block: there is a chain, and the bound was reached for a quarter of
+    /// the pairs so far. Else the 64th question is answered with yes, in case things change, and ever fewer as long as
+    /// they do not.
+    bool promising() { return !layers_.empty() && (doing_well() || ++so_far().asked % so_far().period == 0); }
 
     /// The block where the chain ends before the sinks: fill() needs to know what its nodes can pass on to them.
     std::optional<std::uint32_t> early_end() const { return early_end_; }
+    /// There is no such flow to start with. Counts as a pair that fell far short.
+    void give_up() { so_far().n_filled += far_short; }
     /// [position] in block early_end(): what a flow from there to the sinks, which uses no block of the chain, starts with.
     void demand(const std::vector<Units>& demands);
     /// The nodes of its blocks, but for the last.
@@ -94,16 +95,24 @@ class ColumnFlow {
     static constexpr std::size_t most_lacking = 4;  // columns that relays serve
     static constexpr std::size_t most_urgent = 32;
     static constexpr std::size_t most_attempts = 2;
+    static constexpr std::uint64_t far_short = 3;  // such a pair counts as so many
     // What lacks more than this part of the bound by then, neither the third pass nor a second attempt finds.
     static constexpr Units hopeless = 4;
-    static constexpr std::uint64_t first_period = 64;
     static constexpr std::size_t worth_pouring = 8;  // takers among so many columns
 
     void find_chain();
     void find_any_chain();
     void set_limits();
     void copy_batch();
-    bool doing_well() const { return n_filled_ < 8 || n_reached_ * 4 >= n_filled_; }
+    /// How filling went for sources of a block.
+    struct Experience {
+        std::uint64_t asked = 0, period = 64, n_filled = 0, n_reached = 0;
+    };
+    Experience& so_far() { return experience_[source_block_]; }
+    bool doing_well() const {
+        const Experience& so_far = experience_[source_block_];
+        return so_far.n_filled < 8 || so_far.n_reached * 4 >= so_far.n_filled;
+    }
     std::size_t attempt(const std::vector<Word>& reached, Units bound, std::size_t attempts, bool relays);
     void start(const std::vector<Word>& reached, Units bound);
     const Units* reserve(std::size_t layer) const;
@@ -145,10 +154,11 @@ class ColumnFlow {
     static void for_each_array(Self& self, Visit&& visit);
 
     const CapacityIndex& capacities_;
-    std::uint64_t asked_ = 0, period_ = first_period, n_filled_ = 0, n_reached_ = 0;
+    std::vector<Experience> experience_;  // [block]
     bool worth_loading_ = false;
+    bool far_short_ = false;  // what the last fill() found
 
-    // Of the sink.
+    // Of the sinks and the block of sources.
     std::uint32_t source_block_ = ~std::uint32_t{0};
     std::vector<Node> sinks_;
     std::vector<std::uint32_t> layers_;  // links from the source's block on

@@ -394,7 +394,7 @@ class Worker {
         const std::uint64_t rounded = !at_terminal         ? cut.rounded
                                       : value == out.units ? out.rounded + capacities_.n_vanished()
                                                            : in.rounded + capacities_.n_vanished();
-        if (solver_.taken_over() && (!known || cut_wanted || options.check || options.flows)) solver_.leave_own();
+        if (solver_.taken_over() && (!known || cut_wanted || options.check || options.flows)) solver_.leave_own(pulse_);
         if (!known) cuts_.keep(residual_, terminals_, reached_);
         job_.answer.value[pair] = value;
         job_.answer.upper[pair] =

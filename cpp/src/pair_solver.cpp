@@ -75,7 +75,10 @@ Units PairSolver::along_columns(const Terminals& terminals, const std::vector<Wo
     if (early) {
         const std::vector<Units>* feeds = shared_.feeds_in(*columns_->early_end(), columns_->chain(), residual_,
                                                            levels_, dinic_, terminals, into_sink, pulse);
-        if (feeds == nullptr) return 0;
+        if (feeds == nullptr) {
+            columns_->give_up();
+            return 0;
+        }
         columns_->demand(*feeds);
     }
     const bool keep = options_.cuts || options_.check || options_.flows || for_cut;

@@ -59,7 +59,7 @@ class PairSolver {
 
     /// What is left of the shared flow lies in the residual network beside the pair's own, until it is taken away.
     bool taken_over() const { return taken_over_; }
-    void leave_own() { shared_.leave_own(residual_); }
+    void leave_own(Pulse& pulse) { shared_.leave_own(residual_, pulse); }
 
     const Counters& counters() const { return push_relabel_ ? push_relabel_->counters : dinic_.counters; }
     std::size_t bytes() const { return (columns_ ? columns_->bytes() : 0) + shared_.bytes(); }

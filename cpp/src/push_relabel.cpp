@@ -30,6 +30,9 @@
 #include "push_relabel.hpp"
 
 #include <algorithm>
+#include <numeric>
+
+#include "take_back.hpp"
 
 namespace attnflow {
 
@@ -161,87 +164,6 @@ void PushRelabel::discharge(Residual& residual, Node node, Pulse& pulse) {
     }
 }
 
-// Cancels every cycle of flow, each by one depth-first walk along the flow, and returns the nodes that carry flow in an
-// order in which flow only runs forward. Cancelling a cycle empties an edge, so this ends.
-std::vector<Node> PushRelabel::untangle(Residual& residual, Pulse& pulse) {
-    enum : std::uint8_t { unseen, open, finished };
-    struct Step {
-        Node node;
-        std::vector<Arc> arcs;  // what leaves it; the last one is in use
-    };
-    std::vector<std::uint8_t> state(excess_.size(), unseen);
-    std::vector<Node> order;
-    std::vector<Step> walk;
-    const auto enter = [&](Node node) {
-        state[node] = open;
-        walk.push_back({node, {}});
-        for_each_arc(residual, node, [&](const Arc& arc) {
-            if (arc.backward) walk.back().arcs.push_back(arc);
-            return true;
-        });
-    };
-    for (Node start = 0; start < excess_.size(); ++start) {
-        if (state[start] != unseen) continue;
-        enter(start);
-        while (!walk.empty()) {
-            pulse.beat();
-            Step& step = walk.back();
-            if (step.arcs.empty()) {
-                state[step.node] = finished;
-                order.push_back(step.node);
-                walk.pop_back();
-                if (!walk.empty()) walk.back().arcs.pop_back();
-                continue;
-            }
-            const Node to = step.arcs.back().to;
-            if (state[to] == unseen) {
-                enter(to);
-            } else if (state[to] == finished) {
-                step.arcs.pop_back();
-            } else {  // a cycle: from where `to` stands on the walk to its end
-                std::size_t first = walk.size();
-                Units least = unbounded;
-                do {
-                    --first;
-                    least = std::min(least, walk[first].arcs.back().edge.left);
-                } while (walk[first].node != to);
-                std::size_t empty = walk.size();
-                for (std::size_t i = walk.size(); i-- > first;) {
-                    Arc& arc = walk[i].arcs.back();
-                    use(residual, arc, least);
-                    arc.edge.left -= least;
-                    if (arc.edge.left == 0) empty = i;
-                }
-                for (std::size_t i = empty + 1; i < walk.size(); ++i) state[walk[i].node] = unseen;  // walked again
-                walk.resize(empty + 1);
-                walk.back().arcs.pop_back();
-            }
-        }
-    }
-    std::reverse(order.begin(), order.end());
-    return order;
-}
-
-// Every node with excess sends at least that much on: take it back there, until all of it is back at the sink.
-void PushRelabel::give_back(Residual& residual, Pulse& pulse) {
-    for (const Node node : untangle(residual, pulse)) {
-        pulse.beat();
-        if (excess_[node] == 0 || terminal_[node]) continue;
-        downhill_.clear();
-        for_each_arc(residual, node, [&](const Arc& arc) {
-            if (arc.backward) downhill_.push_back(arc);
-            return true;
-        });
-        for (const Arc& arc : downhill_) {
-            const Units amount = std::min(excess_[node], arc.edge.left);
-            if (amount == 0) break;
-            use(residual, arc, amount);
-            excess_[node] -= amount;
-            excess_[arc.to] += amount;
-        }
-    }
-}
-
 Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse) {
     const Network& net = residual.network();
     residual.set_scale(CapacityIndex::n_scales - 1);
@@ -285,7 +207,10 @@ Units PushRelabel::solve(Residual& residual, Levels& levels, const Terminals& te
             relabel_all(residual, levels, terminals);
         }
     }
-    give_back(residual, pulse);
+    // Every node with excess sends at least that much on: it is taken back there, until all of it is back at the sink.
+    std::vector<Node> all(net.n_nodes());
+    std::iota(all.begin(), all.end(), Node{0});
+    take_back(residual, all, excess_, terminal_, pulse);
     counters.touched += residual.n_touched();
     return value_;
 }

@@ -24,8 +24,6 @@ class PushRelabel final : public Solver {
     void relabel_all(Residual& residual, Levels& levels, const Terminals& terminals);
     void activate(Node node);
     void discharge(Residual& residual, Node node, Pulse& pulse);
-    std::vector<Node> untangle(Residual& residual, Pulse& pulse);
-    void give_back(Residual& residual, Pulse& pulse);
 
     std::vector<std::uint32_t> height_;      // [node] lower bound on the residual arcs to a source; n_nodes = none
     std::vector<Units> excess_;              // [node] asked of it and not yet passed on

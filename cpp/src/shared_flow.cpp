@@ -1,7 +1,8 @@
 #include "shared_flow.hpp"
 
 #include <algorithm>
-#include <utility>
+
+#include "take_back.hpp"
 
 namespace attnflow {
 
@@ -44,7 +45,8 @@ Units SharedFlow::out_of(const Residual& residual, Node node) const {
     return sum;
 }
 
-// Lets S* feed every node behind the sources that this one reaches, and makes the flow a maximum again.
+// Lets S* feed every node where it starts, right behind the sources or in a block, that this source reaches, and makes the flow a
+// maximum again.
 void SharedFlow::grow(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
                       Pulse& pulse) {
     for (std::size_t w = 0; w < fed_.size(); ++w)
@@ -153,47 +155,18 @@ void SharedFlow::join(const Terminals& terminals) {
     }
 }
 
-// What S* still feeds is taken off edge by edge, from the feeds on.
-void SharedFlow::leave_own(Residual& residual) {
+void SharedFlow::leave_own(Residual& residual, Pulse& pulse) {
     excess_.assign(net_.n_nodes(), 0);
-    std::vector<Node> open;
-    const auto give = [&](Node node, Units amount) {
-        if (amount == 0) return;
-        if (excess_[node] == 0) open.push_back(node);
-        excess_[node] += amount;
-    };
+    std::vector<bool> ends(net_.n_nodes(), false);
     const std::size_t n_sinks = own_.sink_nodes.size() - feeds_.size();
-    for (std::size_t i = 0; i < feeds_.size(); ++i) give(feeds_[i], room_[n_sinks + i]);
-    const auto is_sink = [&](Node node) {
-        return std::find(own_.sink_nodes.begin(), own_.sink_nodes.begin() + static_cast<std::ptrdiff_t>(n_sinks),
-                         node) != own_.sink_nodes.begin() + static_cast<std::ptrdiff_t>(n_sinks);
-    };
-    for (std::size_t i = 0; i < open.size(); ++i) {
-        const Node node = open[i];
-        Units left = std::exchange(excess_[node], 0);
-        if (is_sink(node)) continue;
-        const std::uint32_t block = net_.block_of(node);
-        const std::size_t position = net_.position_of(node);
-        for (const std::uint32_t e : net_.links_out_of(block)) {
-            const Units amount = std::min(left, residual.straight_flow(e, position));
-            if (amount == 0) continue;
-            residual.cancel_straight(e, position, amount);
-            left -= amount;
-            give(net_.first_node(net_.links()[e].receiver) + static_cast<Node>(position), amount);
-        }
-        for (auto id = residual.first_out(node); id != 0 && left > 0; id = residual.touched(id).next_out) {
-            const Units amount = std::min(left, residual.touched(id).flow);
-            if (amount == 0) continue;
-            residual.cancel(id, amount);
-            left -= amount;
-            give(residual.receiver(residual.touched(id)), amount);
-        }
-    }
+    for (std::size_t i = 0; i < n_sinks; ++i) ends[own_.sink_nodes[i]] = true;
+    for (std::size_t i = 0; i < feeds_.size(); ++i) excess_[feeds_[i]] = room_[n_sinks + i];
+    take_back(residual, feeds_, excess_, ends, pulse);
 }
 
 std::size_t SharedFlow::bytes() const {
-    return fed_.capacity() * sizeof(Word) + feeds_.capacity() * sizeof(Node) +
-           (feed_.capacity() + room_.capacity() + excess_.capacity()) * sizeof(Units);
+    return (fed_.capacity() + without_.capacity()) * sizeof(Word) + feeds_.capacity() * sizeof(Node) +
+           (feed_.capacity() + room_.capacity() + excess_.capacity() + demands_.capacity()) * sizeof(Units);
 }
 
 }  // namespace attnflow

@@ -56,7 +56,7 @@ class SharedFlow {
                 Units bound, Pulse& pulse);
 
     /// Takes away what is left of the shared flow after solve(), so that `residual` holds the source's own flow.
-    void leave_own(Residual& residual);
+    void leave_own(Residual& residual, Pulse& pulse);
 
     std::size_t bytes() const;
 

@@ -226,6 +226,11 @@ Query random_query(const Network& network, bool anywhere, Random& random) {
         query.sources.push_back({all_from[random.below(static_cast<std::uint32_t>(all_from.size()))]});
         query.sinks.push_back({all_to[random.below(static_cast<std::uint32_t>(all_to.size()))]});
     }
+    // So many that they share flows.
+    if (all_from.size() <= 16 && random.chance(0.3)) {
+        query.sources.clear();
+        for (const Node node : all_from) query.sources.push_back({node});
+    }
     if (std::vector<Node> set = some_of(from, 4, random); !set.empty()) query.sources.push_back(std::move(set));
     if (std::vector<Node> set = some_of(to, 4, random); !set.empty()) query.sinks.push_back(std::move(set));
     return query;

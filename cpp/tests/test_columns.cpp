@@ -556,7 +556,6 @@ TEST(columns, heavy_givers_pour) {
     }
 }
 
-// What the whole thing is for: with a residual stream, the columns alone reach the bounds of nearly every pair.
 // A chain of such layers, up to a block `top` of n nodes.
 void add_residual_layers(Store& store, std::uint32_t top, std::uint32_t n, Random& random) {
     for (std::uint32_t l = 0; l < top; ++l)
@@ -577,6 +576,7 @@ void need_hardly_a_search(const Network& network, std::vector<std::vector<Node>>
     CHECK(answer.bottleneck == searched.bottleneck);
 }
 
+// What the whole thing is for: with a residual stream, the columns alone reach the bounds of nearly every pair.
 TEST(columns, residual_networks_need_hardly_a_search) {
     constexpr std::uint32_t n = 70, top = 6;
     Random random(17);

@@ -120,6 +120,31 @@ TEST(max_flow, edges_into_sources_and_out_of_sinks_carry_nothing_of_use) {
     }
 }
 
+// Flow that runs in circles beside what is taken over from other sources: taking it back must not go round, which here
+// would take years. Capacities 2^(k + 10) + 1, 1 for k = 0, none for k = -1.
+TEST(max_flow, taking_over_a_flow_with_circles) {
+    constexpr int up[4][8] = {{10, 41, 33, 43, 35, 37, 25, -1},
+                              {38, -1, -1, 16, 0, -1, -1, 11},
+                              {-1, 34, 0, 15, 41, 0, 11, 9},
+                              {-1, 0, 1, 31, 9, 34, 32, 36}},
+                  over[4][4] = {{0, -1, 38, -1}, {11, 32, 37, 39}, {38, -1, 3, -1}, {-1, 34, 0, 44}},
+                  out[1][4] = {{36, 0, -1, 27}},
+                  back[4][4] = {{38, -1, -1, 1}, {10, 4, 20, 24}, {15, 41, 10, -1}, {3, 25, 6, -1}};
+    const auto of = [](const auto& exponents) {
+        return [&exponents](std::uint32_t j, std::uint32_t k) -> std::int64_t {
+            const int exponent = exponents[j][k];
+            return exponent < 0 ? 0 : exponent == 0 ? 1 : (std::int64_t{1} << (exponent + 10)) + 1;
+        };
+    };
+    Store store({8, 4, 4, 1});
+    store.dense<std::int64_t>(0, 1, of(up)).dense<std::int64_t>(1, 2, of(over));
+    store.dense<std::int64_t>(2, 3, of(out)).dense<std::int64_t>(2, 1, of(back));
+    const Network network = store.network();
+    Query query{{}, {{network.first_node(3)}}};
+    for (Node source = 0; source < 8; ++source) query.sources.push_back({source});
+    CHECK_NONE(disagreements(network, query));
+}
+
 TEST(max_flow, no_links_no_flow) {
     const Network network({2, 2}, {});
     for (const Algorithm algorithm : algorithms) {

@@ -24,7 +24,8 @@ class Monitor {
     virtual void tick(std::uint64_t done, std::uint64_t total) = 0;
 };
 
-/// Whether sources of a sink take over a flow that they share (Dinic only). It changes no answer.
+/// Whether sources of a sink take over a flow that they share (Dinic only); `always`: all of them, and nothing else is tried.
+/// It changes no answer.
 enum class Sharing : std::uint8_t { automatic, always };
 
 struct Options {
