@@ -60,7 +60,7 @@ thread-sanitize: $(STAMPS)/dev  ## The same tests under ThreadSanitizer.
 # Clang for any target, from PyPI; what it makes for AArch64 runs under QEMU's user mode.
 PORTABLE := -m ziglang c++ -std=c++20 -O2 -Wall -Wextra -Icpp/include -Icpp/src -Icpp/tests -Icpp/reference
 PORTABLE_FILES := $(wildcard cpp/src/*.cpp cpp/tests/*.cpp cpp/reference/*.cpp)
-PORTABLE_TESTS := capacity columns certificate max_flow dropped
+PORTABLE_TESTS := capacity column_loops columns certificate max_flow dropped
 
 portability: $(STAMPS)/dev  ## The same tests compiled by clang, for this machine and for AArch64 (ten minutes; needs qemu-aarch64-static).
 	@$(BIN)/pip install -q ziglang
