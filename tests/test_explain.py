@@ -19,6 +19,12 @@ from attnflow.errors import (  # noqa: E402
     InvalidArgumentError,
 )
 
+
+def matrices(captured: Any) -> list[Any]:
+    """The (n, n) matrices of one text."""
+    return [layer.matrix[0] for layer in captured.layers]
+
+
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "run", "fast", "over", "hill", ",", "."]
 SPECIAL = ["[PAD]", "[UNK]", "<s>", "</s>", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
@@ -116,12 +122,12 @@ def test_the_scores_are_the_flows_of_the_captured_network(decoder: Any, plain: A
     ids = [VOCABULARY[token] for token in ["<s>", *TEXT.split()]]
     for measure, calibration in (("alti", "excess"), ("attention", None), ("attention", "excess"), ("alti", None)):
         result = attnflow.explain(decoder, plain, TEXT, measure=measure, calibration=calibration)
-        matrices = contributions(decoder, ids, measure=measure).matrices
+        layers = matrices(contributions(decoder, ids, measure=measure))
         residual = 0.5 if measure == "attention" else 0.0
         assert result.options["residual"] == residual
-        expected = Network.decoder(matrices, residual=residual, calibration=calibration).source_flows(-1)
+        expected = Network.decoder(layers, residual=residual, calibration=calibration).source_flows(-1)
         assert np.array_equal(result.values, expected.values[:, 1:])
-        assert result.n_edges == Network.decoder(matrices, residual=residual, calibration=calibration).n_edges
+        assert result.n_edges == Network.decoder(layers, residual=residual, calibration=calibration).n_edges
 
 
 def test_the_published_method_follows_the_order_of_the_tokens(decoder: Any, plain: Any) -> None:
@@ -233,7 +239,7 @@ def test_an_encoders_class_token(encoder: Any, bert_like: Any) -> None:
     assert result.prediction is None
     assert np.array_equal(result.values, attnflow.explain(encoder, bert_like, TEXT, target="cls").values)
     ids = [VOCABULARY[token] for token in result.tokens]
-    network = Network.encoder(contributions(encoder, ids, measure="alti").matrices, residual=0, calibration="excess")
+    network = Network.encoder(matrices(contributions(encoder, ids, measure="alti")), residual=0, calibration="excess")
     assert np.array_equal(result.values, network.source_flows(0).values[:, 1:-1])
 
 
@@ -247,7 +253,7 @@ def test_the_mean_is_over_the_texts_own_positions(encoder: Any, bert_like: Any) 
     result = attnflow.explain(encoder, bert_like, TEXT, target="mean", measure="attention", calibration=None)
     assert result.targets == (tuple(range(1, N + 1)),)
     ids = [VOCABULARY[token] for token in result.tokens]
-    network = Network.encoder(contributions(encoder, ids).matrices, residual=0.5).pooled(range(1, N + 1))
+    network = Network.encoder(matrices(contributions(encoder, ids)), residual=0.5).pooled(range(1, N + 1))
     assert np.array_equal(result.values, network.source_flows(0).values[:, 1:-1])
     assert result.n_layers == 3
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -28,9 +28,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NONE", "SINK", "SOURCE", "Attribution", "PairFlow", "Score", "spearman"]
+__all__ = ["NONE", "SINK", "SOURCE", "Attribution", "Grid", "PairFlow", "Score", "spearman"]
 
-Kind = Literal["decoder", "encoder"]
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
+
+
+class Grid(NamedTuple):
+    """How positions lie in what they were cut from: patches of an image, frames of a recording."""
+
+    start: int
+    """Position of the first; the others follow, row by row."""
+    shape: tuple[int, ...]
+    """``(rows, columns)`` of an image, ``(frames,)`` of a recording."""
 
 
 class Score(NamedTuple):
@@ -95,12 +104,13 @@ class Attribution(Frozen):
     Parameters
     ----------
     tokens
-        The n tokens, decoded so that a person can read them. May repeat.
+        The n tokens, decoded so that a person can read them. May repeat. Of an encoder-decoder the encoder's come
+        first, `n_source` of them, then the decoder's.
     offsets
         For each token its ``(start, end)`` characters in `text`, or None for a token that is not in the text (a start
         token, say).
     text
-        What was explained.
+        What was explained; behind it, after a line end in an encoder-decoder, what the model said.
     players
         Positions that are sources, ascending, shape ``(n_players,)``.
     targets
@@ -113,7 +123,7 @@ class Attribution(Frozen):
         Int32, ``(n_sinks, n_players)``: where the minimum cut lies. ``SOURCE`` (-1), ``SINK`` (-2), ``NONE``
         (-3: nothing arrives), or a link index >= 0, which is layer ``index + 1``.
     kind
-        ``"decoder"`` or ``"encoder"``.
+        ``"decoder"``, ``"encoder"`` or ``"encoder-decoder"``.
     n_layers, n_nodes, n_edges
         Size of the network that was solved.
     definition
@@ -129,6 +139,16 @@ class Attribution(Frozen):
         True when every solve passed the certificate: the flow is feasible and equals the capacity of a cut.
     flows
         Edge flows of a few (player, sink) pairs for the picture of the flow, or None.
+    n_source
+        How many of the tokens an encoder read for a decoder; 0 for models of one stack.
+    sink_labels
+        One a sink, in words, where there are several: the tokens that were generated, say. None: their positions.
+    predictions
+        One a sink: the token and the probability that the model gave it. None: see `prediction`.
+    link_names
+        Names of the links that bottlenecks refer to, where these are not simply the layers from the input up.
+    grid
+        Where the positions of an image's patches or of a recording's frames lie. None for text.
 
     Examples
     --------
@@ -167,6 +187,11 @@ class Attribution(Frozen):
     options: Mapping[str, Any] = field(default_factory=dict)
     verified: bool = False
     flows: tuple[PairFlow, ...] | None = None
+    n_source: int = 0
+    sink_labels: tuple[str, ...] | None = None
+    predictions: tuple[tuple[str, float], ...] | None = None
+    link_names: tuple[str, ...] | None = None
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -192,8 +217,15 @@ class Attribution(Frozen):
                 raise InvalidArgumentError(
                     f"{name} must be positions of the {n} tokens (0..{n - 1}), got {list(positions)}"
                 )
-        if self.kind not in ("decoder", "encoder"):
-            raise InvalidArgumentError(f"kind must be 'decoder' or 'encoder', got {self.kind!r}")
+        if self.kind not in ("decoder", "encoder", "encoder-decoder"):
+            raise InvalidArgumentError(f"kind must be 'decoder', 'encoder' or 'encoder-decoder', got {self.kind!r}")
+        _put(self, "n_source", integer(self.n_source, "n_source", low=0, high=n - 1))
+        if (self.n_source > 0) != (self.kind == "encoder-decoder"):
+            raise InvalidArgumentError(
+                f"n_source is {self.n_source}: an encoder-decoder has one source token at least and other models have "
+                f"none, and kind is {self.kind!r}"
+            )
+        self._check_labels(n)
         self._check_numbers((len(self.targets), self.players.size))
         if self.prediction is not None:
             token, probability = self.prediction
@@ -204,6 +236,27 @@ class Attribution(Frozen):
             _put(self, "flows", tuple(self.flows))
             for pair in self.flows:
                 self._check_pair(pair)
+
+    def _check_labels(self, n: int) -> None:
+        for name in ("sink_labels", "predictions"):
+            given = getattr(self, name)
+            if given is not None and len(given) != len(self.targets):
+                raise InvalidArgumentError(f"{name} must hold one entry a sink: {len(given)} for {len(self.targets)}")
+        if self.sink_labels is not None:
+            _put(self, "sink_labels", tuple(str(label) for label in self.sink_labels))
+        if self.predictions is not None:
+            _put(self, "predictions", tuple((str(token), float(share)) for token, share in self.predictions))
+        if self.link_names is not None:
+            _put(self, "link_names", tuple(str(name) for name in self.link_names))
+        if self.grid is not None:
+            start, shape = self.grid
+            shape = tuple(integer(side, "a side of the grid", low=1) for side in shape)
+            start = integer(start, "the start of the grid", low=0)
+            if not shape or start + math.prod(shape) > n:
+                raise InvalidArgumentError(
+                    f"a grid of shape {shape} from position {start} does not fit into {n} positions"
+                )
+            _put(self, "grid", Grid(start, shape))
 
     def _check_numbers(self, shape: tuple[int, int]) -> None:
         """Give the arrays their dtype and refuse what no solver could have returned."""
@@ -236,7 +289,7 @@ class Attribution(Frozen):
         for name, array, top in (
             ("giver", pair.giver, len(self.tokens)),
             ("receiver", pair.receiver, len(self.tokens)),
-            ("layer", pair.layer, self.n_layers + 1),
+            ("layer", pair.layer, len(self.link_names or ()) or self.n_layers + 1),
         ):
             if array.size and (array.min() < 0 or array.max() >= top):
                 raise InvalidArgumentError(
@@ -254,7 +307,41 @@ class Attribution(Frozen):
         """Which players a sink can see at all: in a decoder those not after it. Shape ``(n_players,)``."""
         if self.kind == "encoder":
             return np.ones(self.players.size, dtype=np.bool_)
+        # What an encoder read stands before all that a decoder says.
         return np.asarray(self.players <= max(self.targets[self._sink(sink)]), dtype=np.bool_)
+
+    @property
+    def source(self) -> Attribution | None:
+        """The part about the tokens that an encoder read; None where there are none among the players."""
+        return self._side(self.players < self.n_source if self.kind != "encoder" else self.players >= 0)
+
+    @property
+    def decoder(self) -> Attribution | None:
+        """The part about the tokens that a decoder read or said; None where there are none among the players."""
+        return self._side(self.players >= self.n_source if self.kind != "encoder" else self.players < 0)
+
+    def _side(self, mask: NDArray[np.bool_]) -> Attribution | None:
+        if mask.all() or not mask.any():
+            return self if mask.any() else None
+        parts = {name: getattr(self, name)[:, mask] for name in ("values", "lower", "upper", "bottlenecks")}
+        kept = None if self.flows is None else tuple(f for f in self.flows if f.source in self.players[mask])
+        return replace(self, players=self.players[mask], flows=kept, **parts)
+
+    def on_grid(self, sink: int = 0) -> NDArray[np.float64]:
+        """Scores towards one sink where they lie in the image or recording: shape ``grid.shape``, NaN for no player.
+
+        Raises
+        ------
+        InvalidArgumentError
+            What was explained has no grid.
+        """
+        if self.grid is None:
+            raise InvalidArgumentError("this result is not of an image or a recording: it has no grid")
+        cells = np.full(math.prod(self.grid.shape), np.nan)
+        places = self.players - self.grid.start
+        inside = (places >= 0) & (places < cells.size)
+        cells[places[inside]] = self.values[self._sink(sink)][inside]
+        return cells.reshape(self.grid.shape)
 
     @property
     def position_correlation(self) -> float:
@@ -281,12 +368,16 @@ class Attribution(Frozen):
     def bottleneck_label(self, player: int, sink: int = 0) -> str:
         """Where a score's minimum cut lies: ``"source"``, ``"sink"``, ``"layer 7"``, ``"pooling"`` or ``"none"``.
 
+        In an encoder-decoder, or where generated tokens are read again, the link's name in `link_names`.
+
         `player` counts in :attr:`players`, `sink` in :attr:`targets`.
         """
         player = as_position(player, "player", self.players.size, "the result", "player")
         code = int(self.bottlenecks[self._sink(sink), player])
         if code < 0:
             return {SOURCE: "source", SINK: "sink", NONE: "none"}[code]
+        if self.link_names is not None and code < len(self.link_names):
+            return self.link_names[code]
         return f"layer {code + 1}" if code < self.n_layers else "pooling"
 
     def rows(self, sink: int = 0) -> list[Score]:

@@ -164,7 +164,7 @@ def explain(
         for _ in range(2):
             encoded = _encode(tokenizer, text, causal, start_token)
             plan = _plan(encoded, target, sources, causal)
-            captured = capture.contributions(model, encoded.ids, measure=measure, heads=heads, progress=step)
+            captured = capture.contributions(model, encoded.ids, measure=measure, heads=heads, progress=step).of_text(0)
             if captured.kind == ("decoder" if causal else "encoder"):
                 break
             # Models say little about themselves; what was captured tells for certain.
@@ -177,7 +177,12 @@ def explain(
         )
     with clock.stage("network"):
         make = Network.decoder if causal else Network.encoder
-        network = make(captured.matrices, residual=residual, calibration=calibration, visible=captured.visible)
+        network = make(
+            [layer.matrix for layer in captured.layers],
+            residual=residual,
+            calibration=calibration,
+            visible=[layer.visible for layer in captured.layers],
+        )
         sinks: Any = [list(plan.positions)]
         if plan.pooled:
             network, sinks = network.pooled(plan.positions), 0
@@ -199,7 +204,7 @@ def explain(
         upper=flows.upper,
         bottlenecks=np.asarray(flows.bottlenecks),
         kind=captured.kind,
-        n_layers=captured.n_layers,
+        n_layers=len(captured.layers),
         n_nodes=network.n_nodes,
         n_edges=network.n_edges,
         definition=_definition(captured, residual, calibration),

@@ -132,17 +132,74 @@ HOOKED: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "mpnet": ("MPNetModel", "MPNetConfig", {**WIDE, **PAD}),
 }
+_SIDES = {
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+}
+TWO_SIDED = {**_SIDES, "vocab_size": VOCABULARY, "d_model": 32, "max_position_embeddings": 64, **PAD}
+TWO_SIDED["decoder_start_token_id"] = 1
+T5_LIKE = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 3, "num_decoder_layers": 2}
+T5_LIKE |= {"num_heads": 4, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+# Three layers on the one side, two on the other.
+ENCODER_DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bart": ("BartForConditionalGeneration", "BartConfig", TWO_SIDED),
+    "blenderbot": ("BlenderbotForConditionalGeneration", "BlenderbotConfig", TWO_SIDED),
+    "fsmt": (
+        "FSMTForConditionalGeneration",
+        "FSMTConfig",
+        {
+            **_SIDES,
+            "langs": ["en", "de"],
+            "src_vocab_size": VOCABULARY,
+            "tgt_vocab_size": VOCABULARY,
+            "d_model": 32,
+            "max_position_embeddings": 64,
+        },
+    ),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", TWO_SIDED),
+    "marian": ("MarianMTModel", "MarianConfig", TWO_SIDED),
+    "mbart": ("MBartForConditionalGeneration", "MBartConfig", TWO_SIDED),
+    "mt5": ("MT5ForConditionalGeneration", "MT5Config", T5_LIKE),
+    "mvp": ("MvpForConditionalGeneration", "MvpConfig", TWO_SIDED),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", TWO_SIDED),
+    "t5": ("T5ForConditionalGeneration", "T5Config", T5_LIKE),
+    "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", T5_LIKE),
+}
+TWO_SIDED_HOOKED = {"fsmt", "mvp"}
 FAMILIES = {**DECODERS, **ENCODERS, **HOOKED}
 
 
 def build(family: str, attn_implementation: str | None = None, dtype: Any = None) -> Any:
-    """A model of a family with the same random weights at every call, large enough for sharp attention."""
-    model_class, config_class, options = FAMILIES[family]
+    """A model with one stack of layers, :func:`sharpened`."""
+    return make(*FAMILIES[family], attn_implementation, dtype)
+
+
+def build_encoder_decoder(family: str, attn_implementation: str | None = None, dtype: Any = None) -> Any:
+    """A model with an encoder and a decoder, :func:`sharpened`."""
+    return make(*ENCODER_DECODERS[family], attn_implementation, dtype)
+
+
+def make(
+    model_class: str,
+    config_class: str,
+    options: dict[str, Any],
+    attn_implementation: str | None = None,
+    dtype: Any = None,
+) -> Any:
+    """A model of transformers, :func:`sharpened`."""
     config = getattr(transformers, config_class)(**options)
     if attn_implementation is not None:
         config._attn_implementation = attn_implementation
     torch.manual_seed(0)
-    model = getattr(transformers, model_class)(config).eval()
+    return sharpened(getattr(transformers, model_class)(config).eval(), dtype)
+
+
+def sharpened(model: Any, dtype: Any = None) -> Any:
+    """The model with the same random weights at every call, large enough for attention that is not uniform."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -154,6 +211,12 @@ def build(family: str, attn_implementation: str | None = None, dtype: Any = None
             else:
                 parameter.copy_(0.2 * noise)
     return model if dtype is None else model.to(dtype)
+
+
+def matrices(result: Any) -> list[Any]:
+    """The (n, n) matrices of the one text that a model with one stack was run on."""
+    assert not result.cross
+    return [matrix[0] for matrix in (*result.encoder, *result.decoder)]
 
 
 def eager_attentions(family: str, ids: Any) -> tuple[list[Any], Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from families import HOOKED, LENGTH, build
+from families import HOOKED, LENGTH, build, matrices
 
 torch = pytest.importorskip("torch")
 from attnflow.capture import contributions  # noqa: E402
@@ -199,20 +199,20 @@ def test_equals_the_oracle(family: str, ids: Any) -> None:
     assert result.holds_residual
     assert result.measure == "alti"
     expected = oracle(family, ids)
-    assert len(result.matrices) == len(expected) == 3
-    for got, matrix in zip(result.matrices, expected, strict=True):
+    assert len(matrices(result)) == len(expected) == 3
+    for got, matrix in zip(matrices(result), expected, strict=True):
         assert got.dtype == torch.float32
         assert (got - matrix).abs().max() <= 1e-5
     if family == "mixtral":
         return  # no float64, as above
-    exact = contributions(build(family, dtype=torch.float64), ids, measure="alti").matrices
+    exact = matrices(contributions(build(family, dtype=torch.float64), ids, measure="alti"))
     for got, matrix in zip(exact, expected, strict=True):
         assert (got - matrix).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("family", ["gpt_oss", "phi", "stablelm"])
 def test_further_families_are_proved_by_their_own_numbers(family: str, ids: Any) -> None:
-    for matrix in contributions(build(family), ids, measure="alti").matrices:
+    for matrix in matrices(contributions(build(family), ids, measure="alti")):
         assert (matrix.sum(dim=-1) - 1).abs().max() <= 1e-5
         assert torch.count_nonzero(torch.triu(matrix, diagonal=1)) == 0
 
@@ -222,13 +222,13 @@ def test_tiles_and_blocks_change_nothing(family: str, ids: Any, monkeypatch: pyt
     from attnflow.capture.measures import ALTI
 
     model = build(family)
-    expected = contributions(model, ids, measure="alti").matrices
+    expected = matrices(contributions(model, ids, measure="alti"))
     for rows, tile, kept in ((1, 1, 0), (5, 5000, 0), (64, 1 << 24, 1 << 30)):
         monkeypatch.setattr(ALTI, "rows", rows)
         monkeypatch.setattr(ALTI, "tile_bytes", tile)
         monkeypatch.setattr(ALTI, "kept_bytes", kept)
         for got, matrix in zip(
-            contributions(model, ids, measure="alti", block_bytes=1).matrices, expected, strict=True
+            matrices(contributions(model, ids, measure="alti", block_bytes=1)), expected, strict=True
         ):
             assert (got - matrix).abs().max() <= 1e-5
 
@@ -237,15 +237,15 @@ def test_a_causal_model_stays_causal_to_the_bit(ids: Any) -> None:
     for family in ("llama", "mistral", "gpt2"):
         result = contributions(build(family), ids, measure="alti")
         assert result.kind == "decoder"
-        for matrix in result.matrices:
+        for matrix in matrices(result):
             assert torch.count_nonzero(torch.triu(matrix, diagonal=1)) == 0
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "gemma2"])
 def test_half_precision_is_recognised_too(family: str, dtype: str, ids: Any) -> None:
-    expected = contributions(build(family), ids, measure="alti").matrices[0]
-    got = contributions(build(family, dtype=getattr(torch, dtype)), ids, measure="alti").matrices[0]
+    expected = matrices(contributions(build(family), ids, measure="alti"))[0]
+    got = matrices(contributions(build(family, dtype=getattr(torch, dtype)), ids, measure="alti"))[0]
     assert (got - expected).abs().max() <= (0.1 if dtype == "bfloat16" else 0.02)
 
 
@@ -286,8 +286,8 @@ def test_a_projection_that_is_adapted_is_asked_for_its_answers(ids: Any) -> None
             layer.self_attn.o_proj = Adapted(layer.self_attn.o_proj)
             adapter = layer.self_attn.o_proj
             twin.self_attn.o_proj.weight += adapter.up.weight @ adapter.down.weight
-    got = contributions(model, ids, measure="alti").matrices
-    for matrix, expected in zip(got, contributions(merged, ids, measure="alti").matrices, strict=True):
+    got = matrices(contributions(model, ids, measure="alti"))
+    for matrix, expected in zip(got, matrices(contributions(merged, ids, measure="alti")), strict=True):
         assert (matrix - expected).abs().max() <= 2e-5
 
 
@@ -316,7 +316,7 @@ def test_an_unknown_arrangement_is_refused_with_the_layer_named(change: str, ids
     layer.register_module("self_attn", _Opaque(changed))
     with pytest.raises(CaptureError, match=r"model\.layers\.1"):
         contributions(model, ids, measure="alti")
-    assert contributions(model, ids).n_layers == 3  # attention needs no residual
+    assert len(contributions(model, ids).layers) == 3  # attention needs no residual
 
 
 class _Opaque(torch.nn.Module):
@@ -334,7 +334,7 @@ def test_a_tiny_wrong_residual_is_noticed_beside_a_huge_channel(ids: Any) -> Non
     model = build("llama")
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 3] = 3000.0
-    assert contributions(model, ids, measure="alti").n_layers == 3
+    assert len(contributions(model, ids, measure="alti").layers) == 3
     inner = model.model.layers[2]
     original = inner.forward
 

@@ -10,7 +10,7 @@ from families import VOCABULARY, build
 torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
-from attnflow.capture import contributions  # noqa: E402
+from attnflow.capture import attentions, contributions  # noqa: E402
 from attnflow.capture._inputs import context_length  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
@@ -20,12 +20,15 @@ from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
     [
         ([], "empty"),
         ([[]], "empty"),
-        ([[1, 2], [3, 4]], r"one text.*\(2, 2\)"),
+        ([[[1, 2], [3, 4]]], r"\(batch, n\).*\(1, 2, 2\)"),
+        ([[1, 2], [3]], "all of one length"),
         ([1.5, 2.0], "integers"),
         ([True, False], "integers"),
-        ("text", "str"),
+        ("text", "str 'text'"),
         (None, "NoneType"),
-        ({"input_ids": [1]}, r"encoding\['input_ids'\]"),
+        ({}, "no tensor"),
+        ({"input_ids": None}, "no tensor"),
+        ({"input_ids": [1], "use_cache": True}, "use_cache=True.*leave it out"),
         ([1, VOCABULARY], f"0..{VOCABULARY - 1}, got {VOCABULARY}"),
         ([1, -1], "got -1"),
         ([5] * 65, "65 tokens.*64"),
@@ -39,15 +42,14 @@ def test_ids(ids: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([1, 1], "2 entries for 4 tokens"),
-        ([0, 0, 0, 0], "all 4 tokens are padding"),
-        ([1, 0, 1, 1], "position 1"),
+        ([1, 1], r"\(1, 2\) for input_ids of shape \(1, 4\)"),
+        ([0, 0, 0, 0], r"attention_mask\[0\].*all 4 tokens are padding"),
         ([[1, 1, 1, 1], [1, 1, 1, 1]], r"\(2, 4\)"),
     ],
 )
 def test_masks(mask: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        contributions(build("llama"), [1, 2, 3, 4], attention_mask=mask)
+        contributions(build("llama"), {"input_ids": [1, 2, 3, 4], "attention_mask": mask})
 
 
 @pytest.mark.parametrize(
@@ -78,20 +80,26 @@ def test_models_that_are_none() -> None:
         contributions(torch.nn.Linear(2, 2), [1])
 
 
-def test_encoder_decoder_models_are_refused_and_their_encoder_accepted() -> None:
-    config = transformers.BartConfig(
-        vocab_size=VOCABULARY,
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_position_embeddings=32,
-    )
-    with pytest.raises(CaptureError, match=r"BartForConditionalGeneration.*get_encoder"):
-        contributions(transformers.BartForConditionalGeneration(config), [5, 6, 7])
+def test_inputs_that_the_model_does_not_read(ids: Any) -> None:
+    class Narrow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = build("llama")
+            self.config = self.model.config
+
+        def forward(self, input_ids: Any) -> Any:
+            return self.model(input_ids)
+
+    with pytest.raises(InvalidArgumentError, match=r"Narrow does not read 'pixels': its inputs are input_ids"):
+        attentions(Narrow(), input_ids=ids, pixels=ids)
+    assert len(attentions(Narrow(), input_ids=ids).decoder) == 3
+
+
+def test_texts_of_a_batch(ids: Any) -> None:
+    batch = attentions(build("llama"), input_ids=ids)
+    for text in (1, -1, "0"):
+        with pytest.raises(InvalidArgumentError, match=rf"text is {text!r}.*0 \.\.\. 0"):
+            batch.of_text(text)
 
 
 @pytest.mark.parametrize("measure", ["attention", "alti"])
@@ -135,5 +143,5 @@ def test_context_lengths() -> None:
     assert context_length(build("bloom")) is None
     with pytest.raises(InvalidArgumentError, match=r"64 tokens.*63"):
         contributions(build("roberta"), [5] * 64)
-    assert contributions(build("roberta"), [5] * 63).n_positions == 63
-    assert contributions(build("opt"), [5] * 64).n_positions == 64
+    assert attentions(build("roberta"), input_ids=[5] * 63).encoder[0].shape == (1, 63, 63)
+    assert attentions(build("opt"), input_ids=[5] * 64).decoder[0].shape == (1, 64, 64)

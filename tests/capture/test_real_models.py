@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import matrices
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -34,18 +35,18 @@ def test_smollm2() -> None:
     model, tokenizer = packaged_models.load_smollm2(CACHE)
     ids = tokenizer("When Mary and John went to the store, John gave a drink to", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        logits = model(ids).logits[0]
+        logits = model(ids).logits
     result = contributions(model, ids)
-    assert tokenizer.decode([int(logits[-1].argmax())]) == " Mary"
+    assert tokenizer.decode([int(logits[0, -1].argmax())]) == " Mary"
     assert torch.equal(result.logits, logits)
     assert result.kind == "decoder"
-    assert result.n_layers == 30
-    for got, expected in zip(result.matrices, eager_mean(model, ids), strict=True):
+    assert len(result.layers) == 30
+    for got, expected in zip(matrices(result), eager_mean(model, ids), strict=True):
         assert (got - expected).abs().max() <= 2e-6
     alti = contributions(model, ids, measure="alti")
     assert torch.equal(alti.logits, logits)
     exact = contributions(model.double(), ids, measure="alti")
-    for got, expected in zip(alti.matrices, exact.matrices, strict=True):
+    for got, expected in zip(matrices(alti), matrices(exact), strict=True):
         assert (got - expected).abs().max() <= 1e-5
         assert (got.sum(dim=-1) - 1).abs().max() <= 1e-5
 
@@ -59,17 +60,18 @@ def test_minilm() -> None:
         padding=True,
         return_tensors="pt",
     )
-    ids, mask = encoding["input_ids"][:1], encoding["attention_mask"][:1]
-    real = int(mask.sum())
-    assert real < mask.numel()
+    assert not encoding["attention_mask"].bool().all()
     for measure in ("attention", "alti"):
-        result = contributions(model, ids, attention_mask=mask, measure=measure)
-        assert result.kind == "encoder"
-        assert result.logits is None
-        assert result.n_layers == 6
-        assert result.positions == tuple(range(real))
-        for matrix in result.matrices:
-            assert (matrix.sum(dim=-1) - 1).abs().max() <= 1e-5
-        if measure == "attention":
-            for got, expected in zip(result.matrices, eager_mean(model, ids[:, :real]), strict=True):
-                assert (got - expected).abs().max() <= 1e-6
+        batch = contributions(model, encoding, measure=measure)
+        assert batch.kind == "encoder"
+        assert batch.logits is None
+        assert len(batch.layers) == 6
+        for text, length in enumerate(encoding["attention_mask"].sum(dim=1).tolist()):
+            ids = encoding["input_ids"][text : text + 1, :length]
+            alone = contributions(model, ids, measure=measure)
+            for got, expected in zip(batch.of_text(text).encoder, matrices(alone), strict=True):
+                assert (got.sum(dim=-1) - 1).abs().max() <= 1e-5
+                assert (got - expected).abs().max() <= (1e-6 if measure == "attention" else 1e-5)
+            if measure == "attention":
+                for got, expected in zip(matrices(alone), eager_mean(model, ids), strict=True):
+                    assert (got - expected).abs().max() <= 1e-6

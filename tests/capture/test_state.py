@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import build
+from families import build, matrices
 
 torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
@@ -74,7 +74,7 @@ def test_restored_after_success(family: str, measure: str, ids: Any) -> None:
     first = contributions(model, ids, measure=measure)
     assert state(model) == before
     second = contributions(model.eval(), ids, measure=measure)
-    for a, b in zip(first.matrices, second.matrices, strict=True):
+    for a, b in zip(matrices(first), matrices(second), strict=True):
         assert torch.equal(a, b)  # no dropout, though the model was training
         assert not a.requires_grad
 
@@ -92,7 +92,7 @@ def test_restored_after_an_exception_on_the_way(family: str, measure: str, raise
     with pytest.raises(raised):
         contributions(model, ids, measure=measure, progress=interrupt)
     assert state(model) == before
-    assert contributions(model, ids, measure=measure).n_layers == 3
+    assert len(contributions(model, ids, measure=measure).layers) == 3
 
 
 def test_restored_after_the_model_itself_fails(ids: Any) -> None:
@@ -115,13 +115,13 @@ def test_other_models_run_untouched_meanwhile(ids: Any) -> None:
         with torch.no_grad():
             seen["other"] = other(ids).logits
         nested = contributions(other, ids)  # even a capture inside a capture
-        seen["nested"] = nested.n_layers
+        seen["nested"] = len(nested.layers)
         thread = threading.Thread(target=lambda: seen.update(same=_forward(model, ids)))
         thread.start()
         thread.join()
 
     result = contributions(model, ids, progress=elsewhere)
-    assert result.n_layers == 3
+    assert len(result.layers) == 3
     assert seen["nested"] == 3
     assert torch.equal(seen["other"], expected["other"])
     assert torch.equal(seen["same"], expected["same"])
@@ -134,12 +134,12 @@ def _forward(model: Any, ids: Any) -> Any:
 
 def test_two_threads_take_turns(ids: Any) -> None:
     models = [build("llama"), build("gpt2")]
-    expected = [contributions(model, ids).matrices[-1] for model in models]
+    expected = [matrices(contributions(model, ids))[-1] for model in models]
     results: dict[int, Any] = {}
 
     def run(index: int) -> None:
         for _ in range(5):
-            results[index] = contributions(models[index], ids).matrices[-1]
+            results[index] = matrices(contributions(models[index], ids))[-1]
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
     for thread in threads:
@@ -194,10 +194,10 @@ def test_hooks_keep_one_layer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
 
     recognise = _hooks._is_attention
 
-    def watch(item: Any, n: int) -> bool:
-        if recognise(item, n):
+    def watch(item: Any, batch: int) -> bool:
+        if recognise(item, batch):
             layers.append(weakref.ref(item))
-        return recognise(item, n)
+        return recognise(item, batch)
 
     monkeypatch.setattr(_hooks, "_is_attention", watch)
     alive: list[int] = []
@@ -220,15 +220,15 @@ def test_a_compiled_model_is_captured_too() -> None:
     """Apart from the other tests: torch's compiler keys what it knows by the identity of objects, theirs included."""
     code = (
         "import torch\n"
-        "from families import build\n"
+        "from families import build, matrices\n"
         "from attnflow.capture import contributions\n"
         "ids = torch.arange(5, 28)[None]\n"
         "model = build('gpt2')\n"
-        "expected = contributions(model, ids).matrices\n"
+        "expected = matrices(contributions(model, ids))\n"
         "compiled = torch.compile(model, backend='eager')\n"
         "with torch.no_grad():\n"
         "    compiled(ids)\n"
-        "got = contributions(compiled, ids).matrices\n"
+        "got = matrices(contributions(compiled, ids))\n"
         "print(len(got), all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)))\n"
     )
     layers = build("gpt2").config.n_layer

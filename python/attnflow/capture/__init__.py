@@ -1,11 +1,13 @@
-"""From a model and a text to one contribution matrix a layer: the only room that knows torch and transformers.
+"""From a model and its inputs to one contribution matrix a layer: the only room that knows torch and transformers.
 
-:func:`contributions` runs the model once, looks at every attention layer while it runs, and reduces each to an
-``(n, n)`` matrix of the chosen measure. The heads are reduced block by block of queries, so the ``(H, n, n)`` tensor
-that ``output_attentions=True`` would return is never made. Where to read on:
+:func:`attentions` runs the model once, looks at every attention layer while it runs, and reduces each to one matrix a
+text; :func:`contributions` does so with any measure. The heads are reduced block by block of queries, so that the
+``(H, n, n)`` tensor that ``output_attentions=True`` would return is never made. Where to read on:
 
-``_contributions``  the public function: check, run, assert, wrap up
-``_inputs``         token ids and mask: what is accepted, what is refused
+``_contributions``  the public functions: check, run, assert, wrap up
+``_result``         what they return: the layers of every stack
+``_run``            one capture under way, by either path
+``_inputs``         what the model is run on: what is accepted, what is refused
 ``_interface``      the main path: listening at transformers' attention interface
 ``_hooks``          the fallback: eager weights, caught module by module
 ``_attention``      probabilities of one layer, a block of queries at a time, and the proof that they are the model's
@@ -29,6 +31,8 @@ except ImportError as error:
         "pip install 'attnflow[torch]'"
     ) from error
 
-from attnflow.capture._contributions import Contributions, contributions, is_causal
+from attnflow.capture._contributions import attentions, contributions
+from attnflow.capture._result import Contributions, Layer
+from attnflow.capture._run import is_causal
 
-__all__ = ["Contributions", "contributions", "is_causal"]
+__all__ = ["Contributions", "Layer", "attentions", "contributions", "is_causal"]

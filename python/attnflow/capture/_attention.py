@@ -32,17 +32,18 @@ def tolerance(dtype: torch.dtype, eager: bool = False) -> float:
 
 
 class Attention(ABC):
-    """One layer's attention over one text: what a measure may ask of it."""
+    """One layer's attention over one text, or from one text to another: what a measure may ask of it."""
 
     name: str
-    n: int
+    n_queries: int
+    n_keys: int
     n_heads: int
     device: torch.device
     dtype: torch.dtype
     """Precision of the probabilities: float32, or float64 for a float64 model."""
     visible: Tensor | None = None
-    """``(n,)`` int64, known once all blocks have gone by: how many positions each query can see, itself included.
-    None where only weights are known: a weight of zero may be hidden, or just small."""
+    """``(n_queries,)`` int64, known once all blocks have gone by: how many positions each query can see, itself
+    included. None where only weights are known: a weight of zero may be hidden, or just small."""
 
     @abstractmethod
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
@@ -58,50 +59,54 @@ class Attention(ABC):
         start, stop
             The queries of this block.
         probabilities
-            ``(H, stop - start, m)`` with ``m <= n``: keys from ``m`` on are out of sight of every query here. The
-            tensor may be overwritten by the caller.
+            ``(H, stop - start, m)`` with ``m <= n_keys``: keys from ``m`` on are out of sight of every query here.
+            All zero where a query sees nothing, as padding does. The tensor may be overwritten by the caller.
         """
 
     def block_rows(self, block_bytes: int, rows: int) -> int:
         """How many queries fit in a block, one at least."""
         size = torch.finfo(self.dtype).bits // 8
-        return min(self.n, max(1, rows, block_bytes // (self.n_heads * self.n * size)))
+        return min(self.n_queries, max(1, rows, block_bytes // (self.n_heads * self.n_keys * size)))
 
 
 class GivenAttention(Attention):
-    """Probabilities that a model returned, ``(H, n, n)``."""
+    """Probabilities that a model returned, ``(H, n_queries, n_keys)``."""
 
     def __init__(self, name: str, weights: Tensor, block_bytes: int) -> None:
-        self.name, self.n_heads, self.n = name, weights.shape[0], weights.shape[1]
+        self.name = name
+        self.n_heads, self.n_queries, self.n_keys = weights.shape
         self.device, self.block_bytes, self.weights = weights.device, block_bytes, weights
         self.dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
 
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
         step = self.block_rows(self.block_bytes, rows)
-        for start in range(0, self.n, step):
+        for start in range(0, self.n_queries, step):
             block = self.weights[:, start : start + step]
             yield start, start + block.shape[1], block.to(self.dtype, copy=True)
 
 
 class ComputedAttention(Attention):
-    """Probabilities recomputed from what a layer passed to its attention function.
+    """Probabilities recomputed from what a layer passed to its attention function, for one text of the batch.
 
     Parameters
     ----------
     name
         The module's name, for messages.
     query, key, value
-        ``(1, H, n, d)``, ``(1, G, n, d)``, ``(1, G, n, e)``, with H a multiple of G (grouped heads).
+        ``(H, n_queries, d)``, ``(G, n_keys, d)``, ``(G, n_keys, e)``, with H a multiple of G (grouped heads).
     mask
-        None, boolean (True = visible) or additive, broadcastable to ``(1, H, n, n)``.
+        None, boolean (True = visible) or additive, broadcastable to ``(H, n_queries, n_keys)``.
     output
-        ``(1, n, H, e)``: what the model's own attention function returned.
+        ``(n_queries, H, e)``: what the model's own attention function returned.
+    cross
+        Whether the keys are another sequence than the queries.
     causal
         Whether keys after the query are hidden although no mask says so.
     window
         With no mask: how far back (and, if not causal, ahead) a query sees.
     options
-        The remaining arguments of the call: ``scaling``, ``softcap``, ``position_bias``, ``s_aux``, ``sinks``.
+        The remaining arguments of the call: ``scaling``, ``softcap``, ``s_aux``, ``sinks``; ``position_bias`` as
+        ``(1 | H, 1 | n_queries, n_keys)``.
     eager
         Whether the model's own function computes in the precision of the model throughout.
     """
@@ -115,24 +120,23 @@ class ComputedAttention(Attention):
         *,
         mask: Tensor | None,
         output: Tensor,
+        cross: bool,
         causal: bool,
         window: int | None,
         options: dict[str, Any],
         eager: bool,
         block_bytes: int,
     ) -> None:
-        self.name, self.block_bytes, self.eager = name, block_bytes, eager
+        self.name, self.block_bytes, self.eager, self.cross = name, block_bytes, eager, cross
         self.device = query.device
         self.dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
         self.model_dtype = output.dtype
-        _, self.n_heads, self.n, _ = query.shape
-        self._check_shapes(query, key, value, output)
-        self.groups = self.n_heads // key.shape[1]
-        # One text: the batch goes. Grouped heads stay grouped, so that no key is ever repeated.
-        self.query = query[0].to(self.dtype)
-        self.key = key[0].to(self.dtype)
-        self.value = value[0].to(self.dtype)
-        self.output = output[0]
+        self.n_heads, self.n_queries, _ = query.shape
+        self.n_keys = key.shape[1]
+        self.groups = self.n_heads // key.shape[0]
+        # Grouped heads stay grouped, so that no key is ever repeated.
+        self.query, self.key, self.value = query.to(self.dtype), key.to(self.dtype), value.to(self.dtype)
+        self.output = output
         self.mask, self.causal, self.window = mask, causal and mask is None, window if mask is None else None
         scaling = options.get("scaling")
         self.scaling = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -141,21 +145,7 @@ class ComputedAttention(Attention):
         sinks = options.get("s_aux")
         sinks = options.get("sinks") if sinks is None else sinks
         self.sinks = None if sinks is None else sinks.reshape(-1, 1, 1).to(device=self.device, dtype=self.dtype)
-        self.visible = torch.zeros(self.n, dtype=torch.int64, device=self.device)
-
-    def _check_shapes(self, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
-        heads, rest = divmod(self.n_heads, key.shape[1])
-        wanted = (1, self.n, self.n_heads, value.shape[-1])
-        if query.shape[0] != 1 or key.shape[2] != self.n or rest or not heads or value.shape[:3] != key.shape[:3]:
-            raise CaptureError(
-                f"layer {self.name!r}: cannot read its attention: queries {tuple(query.shape)}, keys "
-                f"{tuple(key.shape)}, values {tuple(value.shape)} are not one text attending to itself. "
-                "Use Network with matrices of your own"
-            )
-        if output.numel() != torch.Size(wanted).numel():
-            raise CaptureError(
-                f"layer {self.name!r}: its attention function returned {tuple(output.shape)}, expected {wanted}"
-            )
+        self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
 
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
         step = self.block_rows(self.block_bytes, rows)
@@ -164,12 +154,15 @@ class ComputedAttention(Attention):
         # and must not ask for exactness.
         scale = torch.maximum(scale, 1e-3 * scale.amax()).clamp_min(torch.finfo(self.dtype).tiny)
         worst = torch.zeros((), dtype=self.dtype, device=self.device)
-        for start in range(0, self.n, step):
-            stop = min(self.n, start + step)
+        for start in range(0, self.n_queries, step):
+            stop = min(self.n_queries, start + step)
             probabilities = self._probabilities(start, stop)
-            real = self.output.reshape(self.n, self.n_heads, -1)[start:stop].transpose(0, 1).to(self.dtype)
-            error = (self.mix(probabilities) - real).abs_().div_(scale).amax()
-            worst = torch.maximum(worst, error)
+            real = self.output.reshape(self.n_queries, self.n_heads, -1)[start:stop].transpose(0, 1).to(self.dtype)
+            error = (self.mix(probabilities) - real).abs_().div_(scale)
+            # What a query that sees nothing is given is nobody's business: zeros, an even mean, NaN.
+            assert self.visible is not None
+            error.masked_fill_((self.visible[start:stop] == 0)[None, :, None], 0)
+            worst = torch.maximum(worst, error.amax())
             yield start, stop, probabilities
         limit = tolerance(self.model_dtype, self.eager)
         if not float(worst) <= limit:  # "not <=" so that NaN fails as well
@@ -182,7 +175,7 @@ class ComputedAttention(Attention):
 
     def _probabilities(self, start: int, stop: int) -> Tensor:
         """``(H, stop - start, m)``: softmax of the scores of a block of queries."""
-        keys = stop if self.causal else self.n
+        keys = min(stop, self.n_keys) if self.causal else self.n_keys
         rows = stop - start
         grouped = self.query[:, start:stop].reshape(self.key.shape[0], self.groups * rows, -1)
         scores = torch.matmul(grouped, self.key[:, :keys].transpose(1, 2)).view(self.n_heads, rows, keys)
@@ -191,23 +184,39 @@ class ComputedAttention(Attention):
             scores.div_(self.softcap).tanh_().mul_(self.softcap)
         if self.bias is not None:
             scores += _part(self.bias, start, stop, keys).to(self.dtype)
+        hidden: Tensor | None = None
         if self.mask is not None:
             mask = _part(self.mask, start, stop, keys)
             if mask.dtype == torch.bool:
-                scores.masked_fill_(~mask, -torch.inf)
+                hidden = ~mask
             else:
                 scores += mask.to(self.dtype)
+                # Additive masks hide by minus infinity or by the smallest number there is.
+                hidden = mask <= torch.finfo(mask.dtype).min / 2
         elif self.causal or self.window is not None:
-            scores.masked_fill_(self._hidden(start, stop, keys), -torch.inf)
-        # Masks hide by minus infinity or by the smallest number there is, and from all heads alike.
-        assert self.visible is not None
-        self.visible[start:stop] = (scores[0] > torch.finfo(scores.dtype).min / 2).sum(dim=-1)
+            hidden = self._hidden(start, stop, keys)[None]
+        if hidden is not None and (self.mask is None or self.mask.dtype == torch.bool):
+            scores.masked_fill_(hidden, -torch.inf)
+        blind = self._count_visible(start, stop, keys, hidden)
         if self.sinks is None:
-            return torch.softmax(scores, dim=-1)
-        # A sink is one more key without a value: it takes its share and the row sums to less than one.
-        top = torch.maximum(scores.amax(dim=-1, keepdim=True), self.sinks)
-        scores.sub_(top).exp_()
-        return scores.div_(scores.sum(dim=-1, keepdim=True) + torch.exp(self.sinks - top))
+            probabilities = torch.softmax(scores, dim=-1)
+        else:
+            # A sink is one more key without a value: it takes its share and the row sums to less than one.
+            top = torch.maximum(scores.amax(dim=-1, keepdim=True), self.sinks)
+            scores.sub_(top).exp_()
+            probabilities = scores.div_(scores.sum(dim=-1, keepdim=True) + torch.exp(self.sinks - top))
+        return probabilities if blind is None else probabilities.masked_fill_(blind[None, :, None], 0)
+
+    def _count_visible(self, start: int, stop: int, keys: int, hidden: Tensor | None) -> Tensor | None:
+        """Note how many keys each query sees; which queries see none, ``(rows,)``, or None if every one sees some."""
+        assert self.visible is not None
+        if hidden is None:
+            self.visible[start:stop] = keys
+            return None
+        # Hidden from all heads alike: the first speaks for them.
+        self.visible[start:stop] = keys - hidden[0].expand(stop - start, keys).sum(dim=-1)
+        blind = self.visible[start:stop] == 0
+        return blind if self.mask is not None and bool(blind.any()) else None
 
     def _hidden(self, start: int, stop: int, keys: int) -> Tensor:
         """``(stop - start, keys)`` bool: what a query may not see where no mask was given."""
@@ -225,6 +234,6 @@ class ComputedAttention(Attention):
 
 
 def _part(full: Tensor, start: int, stop: int, keys: int) -> Tensor:
-    """Rows and keys of a mask or bias of shape (1, 1 | H, 1 | n, >= keys), as (1 | H, 1 | rows, keys)."""
-    rows = full[0] if full.shape[-2] == 1 else full[0, :, start:stop]
+    """Rows and keys of a mask or bias of shape (1 | H, 1 | n_queries, >= keys), as (1 | H, 1 | rows, keys)."""
+    rows = full if full.shape[-2] == 1 else full[:, start:stop]
     return rows[..., :keys]

@@ -7,7 +7,7 @@ The model's own tuple of attentions, which now holds those placeholders, is then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,21 +15,32 @@ import torch
 from torch import Tensor, nn
 
 from attnflow.capture._attention import GivenAttention, tolerance
+from attnflow.capture._layers import Stack
 from attnflow.errors import CaptureError
 
-__all__ = ["catching", "verify_output", "verify_returned"]
+__all__ = ["catching", "returned", "verify_output"]
 
-Report = Callable[[nn.Module, GivenAttention], None]
+# One attention of every text of the batch.
+Report = Callable[[nn.Module, Sequence[GivenAttention]], None]
+
+_RETURNED: dict[str, Stack | None] = {
+    "encoder_attentions": "encoder",
+    "decoder_attentions": "decoder",
+    "cross_attentions": "cross",
+    "attentions": None,
+}
 
 
 @contextmanager
-def catching(model: nn.Module, n: int, report: Report, placeholders: list[Tensor], block_bytes: int) -> Iterator[None]:
-    """Call ``report(module, attention)`` for every module of ``model`` that returns attention weights.
+def catching(
+    model: nn.Module, batch: int, report: Report, placeholders: list[Tensor], block_bytes: int
+) -> Iterator[None]:
+    """Call ``report(module, attentions)`` for every module of ``model`` that returns attention weights.
 
     Parameters
     ----------
-    n
-        Length of the text.
+    batch
+        How many texts the model runs on.
     placeholders
         Filled with the empty tensors that replace the weights, in the order of the reports.
     """
@@ -39,14 +50,15 @@ def catching(model: nn.Module, n: int, report: Report, placeholders: list[Tensor
         # Modules that return a bare tensor (softmax, dropout) hand probabilities on to be used: hands off.
         if not isinstance(output, tuple | list):
             return None
-        places = [i for i, item in enumerate(output) if i > 0 and _is_attention(item, n)]
+        places = [i for i, item in enumerate(output) if i > 0 and _is_attention(item, batch)]
         if not places:
             return None
         if len(places) > 1:
             raise CaptureError(f"layer {names[module]!r} returned {len(places)} sets of attention weights, expected 1")
         (place,) = places
-        report(module, GivenAttention(names[module], output[place][0].detach(), block_bytes))
-        placeholders.append(torch.empty(0, device=output[place].device))
+        weights = output[place].detach()
+        report(module, [GivenAttention(names[module], one, block_bytes) for one in weights])
+        placeholders.append(torch.empty(0, device=weights.device))
         replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
         return replaced if isinstance(output, list) else tuple(replaced)
 
@@ -60,26 +72,43 @@ def catching(model: nn.Module, n: int, report: Report, placeholders: list[Tensor
             handle.remove()
 
 
-def verify_returned(model: nn.Module, outputs: Any, placeholders: list[Tensor]) -> None:
-    """Assert that what the model returned as its attentions is exactly what was caught, in the same order."""
-    returned = getattr(outputs, "attentions", None)
-    if not returned:
-        returned = getattr(outputs, "decoder_attentions", None)
-    returned = tuple(returned or ())
-    if len(returned) != len(placeholders) or any(a is not b for a, b in zip(returned, placeholders, strict=True)):
+def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> list[Stack | None]:
+    """For each report the stack that the model says it belongs to; None in a model that has only one.
+
+    What the model returned as its attentions must be exactly what was caught, each stack in the same order.
+    """
+    stacks: dict[int, Stack | None] = {}
+    count = 0
+    for field, stack in _RETURNED.items():
+        weights = getattr(outputs, field, None) or ()
+        count += len(weights)
+        known = {id(placeholder): number for number, placeholder in enumerate(placeholders)}
+        order = [known.get(id(one), -1) for one in weights]
+        if -1 in order or order != sorted(order) or stacks.keys() & set(order):
+            break
+        stacks |= dict.fromkeys(order, stack)
+    if len(stacks) != len(placeholders) or count != len(placeholders):
         raise CaptureError(
-            f"{type(model).__name__} returned {len(returned)} attentions and {len(placeholders)} were caught inside "
+            f"{type(model).__name__} returned {count} attentions and {len(placeholders)} were caught inside "
             "its layers: they do not match. Build the matrices yourself and pass them to attnflow.Network"
         )
+    return [stacks[number] for number in range(len(placeholders))]
 
 
-def verify_output(model: nn.Module, eager: Any, own: Any) -> None:
+def verify_output(model: nn.Module, eager: Any, own: Any, real: Tensor | None) -> None:
     """Assert that the eager pass, whose weights were caught, computed what the model computes as it was loaded.
 
     Some models do not: Falcon with ALiBi adds its bias twice when run eagerly.
+
+    Parameters
+    ----------
+    real
+        ``(batch, n)`` bool: where the input is no padding, of which a model may make what it likes. None: everywhere.
     """
     name = "logits" if "logits" in own else next(iter(own.keys()))
     expected, got = own[name], eager[name]
+    if real is not None and expected.shape[:2] == real.shape:
+        expected, got = expected[real], got[real]
     scale = expected.abs().amax()
     error = float((got - expected).abs().amax() / scale.clamp_min(torch.finfo(scale.dtype).tiny))
     limit = tolerance(expected.dtype, eager=True)
@@ -92,11 +121,11 @@ def verify_output(model: nn.Module, eager: Any, own: Any) -> None:
         )
 
 
-def _is_attention(item: Any, n: int) -> bool:
-    """Whether something a module returned is one text's attention: rows of probabilities, all positions by all."""
+def _is_attention(item: Any, batch: int) -> bool:
+    """Whether something a module returned is a batch's attention: rows of probabilities, (batch, H, queries, keys)."""
     if not isinstance(item, Tensor) or item.ndim != 4 or not item.dtype.is_floating_point:
         return False
-    if item.shape[0] != 1 or item.shape[2] != n or item.shape[3] != n:
+    if item.shape[0] != batch or item.numel() == 0:
         return False
     sums = item.sum(dim=-1, dtype=torch.float32)
     return bool((item >= 0).all()) and bool((sums <= 1.02).all())

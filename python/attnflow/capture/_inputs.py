@@ -1,4 +1,4 @@
-"""What the model is run on: token ids and a mask, checked before anything is touched."""
+"""What the model is run on: its own inputs, checked before anything is touched."""
 
 from __future__ import annotations
 
@@ -10,23 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnflow.errors import CaptureError, InvalidArgumentError
+from attnflow.errors import InvalidArgumentError
 
-__all__ = ["Text", "context_length", "prepare", "refuse_unknown_kinds", "text_configuration"]
+__all__ = ["Inputs", "context_length", "prepare", "text_configuration"]
+
+# What a capture decides itself.
+_OURS = ("output_attentions", "output_hidden_states", "past_key_values", "return_dict", "use_cache")
+# Token ids of a model's two sequences, and the mask that goes with each.
+_IDS = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
 
 
 @dataclass(frozen=True)
-class Text:
-    """One text without its padding.
+class Inputs:
+    """A batch, ready to be given to the model.
 
-    ids
-        ``(1, n)`` int64, on the model's device.
-    positions
-        Where each of the ``n`` tokens stood in the ids that were given.
+    given
+        The arguments of the model's forward, tensors on its device.
+    batch, device
+        How many texts (images, recordings) it holds, and where the model wants them.
+    real
+        For each sequence of token ids that has a mask, ``(batch, n)`` bool: False is padding.
     """
 
-    ids: Tensor
-    positions: tuple[int, ...]
+    given: Mapping[str, Any]
+    batch: int
+    device: torch.device
+    real: Mapping[str, Tensor]
+
+    @property
+    def last_mask(self) -> Tensor | None:
+        """The mask of the sequence that the model's output belongs to: a decoder's own, where there is one."""
+        return self.real.get(
+            "decoder_input_ids", None if "decoder_input_ids" in self.given else self.real.get("input_ids")
+        )
 
 
 def text_configuration(model: nn.Module) -> Any:
@@ -56,79 +72,103 @@ def context_length(model: nn.Module) -> int | None:
     return min(limits, default=None)
 
 
-def prepare(model: nn.Module, input_ids: Any, attention_mask: Any) -> Text:
-    """Check the ids and the mask, and drop the padding.
-
-    Dropping it *before* the pass rather than after makes left and right padding exactly alike, also for models that
-    count absolute positions from the first column whatever the mask says, and costs nothing for the padded part.
-    """
-    if isinstance(input_ids, Mapping):
+def prepare(model: nn.Module, inputs: Any) -> Inputs:
+    """Check the inputs and bring them to the model's device."""
+    if not isinstance(inputs, Mapping):
+        ids = _tensor(inputs, "input_ids")
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    given = {name: value for name, value in inputs.items() if value is not None}
+    for name in _OURS:
+        if name in given:
+            raise InvalidArgumentError(f"{name}={given[name]!r} is decided by the capture: leave it out")
+    parameters = inspect.signature(model.forward).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    for name in given:
+        if name not in parameters and not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}:
+            raise InvalidArgumentError(
+                f"{type(model).__name__} does not read {name!r}: its inputs are {', '.join(parameters)}"
+            )
+    given = {name: _tensor(value, name) for name, value in given.items()}
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor) and value.ndim > 0}
+    if not tensors:
         raise InvalidArgumentError(
-            "input_ids must be token ids, got a mapping: pass encoding['input_ids'] and attention_mask="
-            "encoding['attention_mask']"
+            f"inputs hold no tensor, only {sorted(given)}: {type(model).__name__} needs something to look at"
         )
-    ids = _row(input_ids, "input_ids")
-    if ids.numel() == 0:
-        raise InvalidArgumentError("input_ids is empty: there is no text to look at")
-    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
-        raise InvalidArgumentError(f"input_ids must be integers, got dtype {ids.dtype}")
+    for name, mask in _IDS.items():
+        if name in tensors:
+            _check_ids(model, tensors[name], name, tensors.get(mask), mask)
+    real = {name: tensors[mask].bool() for name, mask in _IDS.items() if name in tensors and mask in tensors}
+    main = next(
+        (name for name in (getattr(model, "main_input_name", ""), *_IDS) if name in tensors), next(iter(tensors))
+    )
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    dtype = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
+    moved = {
+        name: value.to(device=device, dtype=dtype if value.dtype.is_floating_point else None)
+        for name, value in tensors.items()
+    }
+    return Inputs(
+        given={**given, **moved},
+        batch=tensors[main].shape[0],
+        device=device,
+        real={name: mask.to(device) for name, mask in real.items() if mask.ndim == 2},
+    )
 
-    positions = range(ids.numel())
-    if attention_mask is not None:
-        mask = _row(attention_mask, "attention_mask")
+
+def _tensor(value: Any, name: str) -> Any:
+    """As a tensor, what is an array or a list; a row of token ids is a batch of one."""
+    if isinstance(value, bool | int | float | str):
+        if name in _IDS:
+            raise InvalidArgumentError(f"{name} must be integers, a row a text, got {type(value).__name__} {value!r}")
+        return value
+    try:
+        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if name not in _IDS and name not in _IDS.values():
+            return value  # the model may take things that are no tensors
+        raise InvalidArgumentError(
+            f"{name} must be integers, a row a text and all of one length, got {type(value).__name__}: {error}"
+        ) from None
+    if name in _IDS or name in _IDS.values():
+        if tensor.ndim == 1:
+            tensor = tensor[None]
+        if name in _IDS and tensor.ndim != 2:
+            raise InvalidArgumentError(f"{name} must have shape (batch, n) or (n,), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def _check_ids(model: nn.Module, ids: Tensor, name: str, mask: Tensor | None, mask_name: str) -> None:
+    if ids.numel() == 0:
+        raise InvalidArgumentError(f"{name} is empty, shape {tuple(ids.shape)}: there is no text to look at")
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+        raise InvalidArgumentError(f"{name} must be integers, got dtype {ids.dtype}")
+    if mask is not None and mask.ndim == 2:
         if mask.shape != ids.shape:
             raise InvalidArgumentError(
-                f"attention_mask must have one entry a token: {mask.numel()} entries for {ids.numel()} tokens"
+                f"{mask_name} must have one entry a token: shape {tuple(mask.shape)} for {name} of shape "
+                f"{tuple(ids.shape)}"
             )
-        kept = torch.nonzero(mask).flatten().tolist()
-        if not kept:
-            raise InvalidArgumentError(f"attention_mask is zero everywhere: all {ids.numel()} tokens are padding")
-        if kept[-1] - kept[0] + 1 != len(kept):
-            hole = next(i for i in range(kept[0], kept[-1]) if not mask[i])
-            raise InvalidArgumentError(
-                f"attention_mask must be one run of ones (padding left or right), but position {hole} inside it is 0"
-            )
-        positions = range(kept[0], kept[-1] + 1)
-        ids = ids[kept[0] : kept[-1] + 1]
-
+        for text, row in enumerate(mask.bool().any(dim=1).tolist()):
+            if not row:
+                raise InvalidArgumentError(
+                    f"{mask_name}[{text}] is zero everywhere: all {ids.shape[1]} tokens are padding"
+                )
     limit = context_length(model)
-    if limit is not None and ids.numel() > limit:
+    if limit is not None and name == "input_ids" and ids.shape[1] > limit:
         raise InvalidArgumentError(
-            f"the text has {ids.numel()} tokens, and the model's context holds {limit}: shorten or split it"
+            f"the text has {ids.shape[1]} tokens, and the model's context holds {limit}: shorten or split it"
         )
-    embeddings: Any = getattr(model, "get_input_embeddings", lambda: None)
-    vocabulary = getattr(embeddings(), "num_embeddings", None)
+    part: Any = model
+    if name == "decoder_input_ids":
+        part = getattr(model, "get_decoder", lambda: None)()
+    embeddings: Any = getattr(part, "get_input_embeddings", lambda: None)
+    try:
+        vocabulary = getattr(embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # how transformers says that there are none
+        vocabulary = None
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or (isinstance(vocabulary, int) and high >= vocabulary):
         raise InvalidArgumentError(
-            f"token ids must be in 0..{'' if vocabulary is None else vocabulary - 1}, got {low if low < 0 else high}: "
+            f"{name} must be in 0..{'' if vocabulary is None else vocabulary - 1}, got {low if low < 0 else high}: "
             "does the tokenizer belong to this model?"
-        )
-    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    return Text(ids=ids.to(device=device, dtype=torch.int64)[None], positions=tuple(positions))
-
-
-def _row(values: Any, name: str) -> Tensor:
-    """One text's worth of numbers as a flat tensor; a batch of one is unwrapped."""
-    try:
-        row = values.detach() if isinstance(values, Tensor) else torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidArgumentError(f"{name} must be a row of integers, got {type(values).__name__}: {error}") from None
-    if row.ndim == 2 and row.shape[0] == 1:
-        row = row[0]
-    if row.ndim != 1:
-        raise InvalidArgumentError(
-            f"{name} must be one text, shape (n,) or (1, n), got {tuple(row.shape)}: capture texts one at a time"
-        )
-    return row
-
-
-def refuse_unknown_kinds(model: nn.Module) -> None:
-    """Turn away, by name, the kinds of model whose attention is more than one stack over one text."""
-    name = type(model).__name__
-    decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters
-    if decodes and getattr(model.config, "is_encoder_decoder", False):
-        raise CaptureError(
-            f"{name} is an encoder-decoder model, which is not supported yet: pass its encoder alone "
-            "(model.get_encoder()), or a decoder-only model"
         )

@@ -9,8 +9,9 @@ and modules that are not being captured (another model in another thread) are pa
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,14 +20,19 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from attnflow.capture._attention import ComputedAttention
+from attnflow.capture._layers import listens_at_interface
 from attnflow.errors import CaptureError
 
 __all__ = ["available", "listening"]
 
-Report = Callable[[nn.Module, ComputedAttention], None]
+# One attention of every text of the batch.
+Report = Callable[[nn.Module, Sequence[ComputedAttention]], None]
 
 # The patch is on a class, so captures take turns. Re-entrant: a progress callback may start a capture of its own.
 _turn = threading.RLock()
+
+# By what name an attention module takes another sequence to attend to.
+_OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "encoder_outputs")
 
 
 def available() -> bool:
@@ -35,13 +41,19 @@ def available() -> bool:
 
 
 @contextmanager
-def listening(model: nn.Module, report: Report, block_bytes: int) -> Iterator[None]:
-    """Call ``report(module, attention)`` for every attention of ``model`` computed in this thread.
+def listening(model: nn.Module, batch: int, report: Report, block_bytes: int) -> Iterator[None]:
+    """Call ``report(module, attentions)`` for every attention of ``model`` computed in this thread.
 
-    ``attention`` is complete when the report comes, but its probabilities are computed only when it is asked for them,
-    which may be later in the pass: queries, keys and values stay as they are.
+    ``attentions`` are complete when the report comes, but their probabilities are computed only when they are asked
+    for them, which may be later in the pass: queries, keys and values stay as they are.
+
+    Parameters
+    ----------
+    batch
+        How many texts the model runs on.
     """
     names = {module: name for name, module in model.named_modules()}
+    crossing: dict[nn.Module, bool] = {}
     thread = threading.get_ident()
     original = AttentionInterface.__dict__["get_interface"]
 
@@ -56,18 +68,40 @@ def listening(model: nn.Module, report: Report, block_bytes: int) -> Iterator[No
                 return function(module, query, key, value, *rest, **options)
             mask = rest[0] if rest else options.pop("attention_mask", None)
             call = _Call(function, function is default or implementation == "eager", implementation)
-            output, attention = call.run(module, name, query, key, value, mask, options, block_bytes)
-            report(module, attention)
+            cross = crossing.get(module, False)
+            output, attentions = call.run(
+                module, name, query, key, value, mask, options, batch=batch, cross=cross, block_bytes=block_bytes
+            )
+            report(module, attentions)
             return output, None
 
         return listener
 
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        crossing[module] = _reads_another_sequence(module, args, kwargs)
+
+    handles = []
     with _turn:
         try:
+            for module in names:
+                if listens_at_interface(module):
+                    handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
             AttentionInterface.get_interface = get_interface
             yield
         finally:
             AttentionInterface.get_interface = original
+            for handle in handles:
+                handle.remove()
+
+
+def _reads_another_sequence(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a module is called with a sequence to attend to beside its own."""
+    given = dict(kwargs)
+    if args:
+        # Not bind(): a call that does not fit the signature is the module's own business.
+        names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+        given |= dict(zip(names, args, strict=False))
+    return any(given.get(name) is not None for name in _OTHER_SEQUENCE)
 
 
 class _Call:
@@ -85,8 +119,11 @@ class _Call:
         value: Tensor,
         mask: Any,
         options: dict[str, Any],
+        *,
+        batch: int,
+        cross: bool,
         block_bytes: int,
-    ) -> tuple[Tensor, ComputedAttention]:
+    ) -> tuple[Tensor, list[ComputedAttention]]:
         """Compute the layer's output as it would, and what a measure needs to know."""
         if mask is not None and not isinstance(mask, Tensor):
             raise CaptureError(
@@ -94,32 +131,39 @@ class _Call:
                 f"{type(mask).__name__}, which cannot be read: load the model with attn_implementation='sdpa'"
             )
         n = query.shape[2]
-        if self.eager and query.shape[1] * n * n * query.element_size() > block_bytes:
+        if self.eager and query.numel() // query.shape[-1] * key.shape[2] * query.element_size() > block_bytes:
             output = self._in_blocks(module, query, key, value, mask, options, block_bytes)
         else:
             output = self.function(module, query, key, value, mask, **options)[0]
-        readable = None if mask is None else mask[..., : key.shape[2]]
-        if mask is not None and mask.ndim == 2:  # flash attention: which tokens are padding; here none is
-            if not bool(mask.all()):
-                raise CaptureError(f"layer {name!r}: its mask hides tokens of a text without padding")
-            readable = None
+        _check_shapes(name, query, key, value, output, batch=batch, cross=cross)
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
-        return output, ComputedAttention(
-            name,
-            query,
-            key,
-            value,
-            mask=readable,
-            output=output,
-            # An eager function knows nothing of causality beyond its mask.
-            causal=bool(causal) and n > 1 and not self.eager,
-            # Only the flash functions are told of a window instead of a mask.
-            window=options.get("sliding_window") if "flash" in self.implementation else None,
-            options=options,
-            eager=self.eager,
-            block_bytes=block_bytes,
-        )
+        # An eager function knows nothing of causality beyond its mask.
+        causal = bool(causal) and n > 1 and not self.eager
+        # Only the flash functions are told of a window instead of a mask.
+        window = options.get("sliding_window") if "flash" in self.implementation else None
+        readable = None if mask is None else mask[..., : key.shape[2]]
+        if mask is not None and mask.ndim == 2:  # flash attention: which tokens are padding
+            readable = None if bool(mask.all()) else _unpadded(mask, n, causal, window, cross)
+        outputs = output.reshape(batch, n, query.shape[1], -1)
+        bias = options.get("position_bias")
+        return output, [
+            ComputedAttention(
+                name,
+                query[text],
+                key[text],
+                value[text],
+                mask=_of_text(readable, text),
+                output=outputs[text],
+                cross=cross,
+                causal=causal,
+                window=window,
+                options={**options, "position_bias": _of_text(bias, text)},
+                eager=self.eager,
+                block_bytes=block_bytes,
+            )
+            for text in range(batch)
+        ]
 
     def _in_blocks(
         self,
@@ -136,8 +180,8 @@ class _Call:
         Queries do not see each other, so this changes nothing; should a model's function be an exception, the proof
         in :class:`ComputedAttention` fails.
         """
-        _, heads, n, _ = query.shape
-        step = max(1, block_bytes // (heads * n * query.element_size()))
+        batch, heads, n, _ = query.shape
+        step = max(1, block_bytes // (batch * heads * key.shape[2] * query.element_size()))
         bias = options.get("position_bias")
         parts = []
         for start in range(0, n, step):
@@ -148,3 +192,47 @@ class _Call:
             rows = mask[..., start:stop, :] if mask is not None and mask.ndim == 4 and mask.shape[-2] == n else mask
             parts.append(self.function(module, query[:, :, start:stop], key, value, rows, **local)[0])
         return torch.cat(parts, dim=1)
+
+
+def _check_shapes(
+    name: str, query: Tensor, key: Tensor, value: Tensor, output: Tensor, *, batch: int, cross: bool
+) -> None:
+    """Refuse what is not every text of the batch attending to itself or, across, to another sequence."""
+    shapes = f"queries {tuple(query.shape)}, keys {tuple(key.shape)}, values {tuple(value.shape)}"
+    heads, rest = divmod(query.shape[1], key.shape[1])
+    if query.shape[0] != batch or key.shape[0] != batch or rest or not heads or value.shape[:3] != key.shape[:3]:
+        raise CaptureError(
+            f"layer {name!r}: cannot read its attention: {shapes} are not a batch of {batch}, each text attending to "
+            "itself or to another sequence (windows and other local attention are not). Use Network with matrices of "
+            "your own"
+        )
+    if not cross and query.shape[2] != key.shape[2]:
+        raise CaptureError(
+            f"layer {name!r}: {shapes}: {query.shape[2]} positions attend to {key.shape[2]}, and no module says that "
+            "these are another sequence. Pass the whole text without past_key_values, or use Network with matrices of "
+            "your own"
+        )
+    wanted = (batch, query.shape[2], query.shape[1], value.shape[-1])
+    if output.numel() != torch.Size(wanted).numel():
+        raise CaptureError(f"layer {name!r}: its attention function returned {tuple(output.shape)}, expected {wanted}")
+
+
+def _unpadded(padding: Tensor, n: int, causal: bool, window: int | None, cross: bool) -> Tensor:
+    """The (batch, 1, n, keys) mask that flash attention works with when it is told which tokens are padding."""
+    keys = padding.shape[1]
+    visible = padding.bool()[:, None, None, :].expand(-1, 1, n, keys).clone()
+    ahead = torch.arange(keys, device=padding.device) - torch.arange(n, device=padding.device)[:, None]
+    if causal:
+        visible &= ahead <= 0
+    if window is not None:
+        visible &= ahead.abs() < window
+    if not cross:
+        visible &= padding.bool()[:, None, :, None]
+    return visible
+
+
+def _of_text(full: Tensor | None, text: int) -> Tensor | None:
+    """One text's part of a mask or bias of shape (1 | batch, ...)."""
+    if full is None:
+        return None
+    return full[text if full.shape[0] > 1 else 0]

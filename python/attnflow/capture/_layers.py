@@ -9,13 +9,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import nn
 
 from attnflow.errors import CaptureError
 
-__all__ = ["expected_calls", "layer_of", "listens_at_interface", "refuse_hybrid", "uses_interface", "verify_calls"]
+__all__ = [
+    "Called",
+    "IncompleteError",
+    "Stack",
+    "arrange",
+    "encoder_name",
+    "expected_calls",
+    "layer_of",
+    "listens_at_interface",
+    "refuse_hybrid",
+    "uses_interface",
+]
+
+Stack = Literal["encoder", "decoder", "cross"]
 
 _HYBRID = (
     "Hybrid models have layers without softmax attention, through which no attention flow is defined; if this layer "
@@ -72,39 +86,129 @@ def expected_calls(config: Any) -> int | None:
     return number * int(getattr(config, "inner_group_num", 1) or 1)
 
 
-def verify_calls(model: nn.Module, config: Any, called: Sequence[str]) -> tuple[str, ...]:
-    """Assert that every layer reported its attention exactly once and in order.
+def encoder_name(model: nn.Module) -> str | None:
+    """Name of the module that is the encoder of an encoder-decoder model, or None for a model of another kind."""
+    config = getattr(model, "config", None)
+    getter = getattr(model, "get_encoder", None)
+    if getter is None or not getattr(config, "is_encoder_decoder", False):
+        return None
+    encoder = getter()
+    names = {module: name for name, module in model.named_modules()}
+    return names.get(encoder) or None  # the model itself is "": it is the encoder of another
+
+
+def decoder_name(model: nn.Module) -> str | None:
+    """Name of the module that is the decoder of an encoder-decoder model, or None."""
+    decoder = getattr(model, "get_decoder", lambda: None)()
+    names = {module: name for name, module in model.named_modules()}
+    return names.get(decoder) or None
+
+
+class IncompleteError(CaptureError):
+    """A layer did not report, or reported where none was expected: another way of capturing may fare better."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """An attention that reported: the name of its module, and whether it looked at another sequence."""
+
+    name: str
+    cross: bool
+
+
+def arrange(
+    model: nn.Module, config: Any, called: Sequence[Called], alone: Stack, *, encoded: bool = False
+) -> tuple[list[str], list[Stack]]:
+    """Name each report and the stack it belongs to, having asserted that each layer reported once and in order.
 
     Parameters
     ----------
     model, config
         The model, and the configuration of its text part.
     called
-        Names of the attention modules in the order of their reports.
+        The reports, in their order.
+    alone
+        What a single stack of layers is that attends to nothing but itself.
+    encoded
+        Whether the model was given its encoder's output, and did not run the encoder.
 
     Returns
     -------
-    tuple of str
-        One name a layer. Layers that share a module (ALBERT) are told apart by ``#0``, ``#1``, ...
+    names
+        One a report. Layers that share a module (ALBERT) are told apart by ``#0``, ``#1``, ...
+    stacks
+        One a report.
 
     Raises
     ------
-    CaptureError
+    IncompleteError
         Naming the layer that is missing or reported twice.
     """
-    expected = expected_calls(config)
     if not called:
-        raise CaptureError(
+        raise IncompleteError(
             f"{type(model).__name__} has no attention to capture: no layer asks transformers' attention interface, and "
             "none returns attention weights. Models without attention (Mamba and other state space models) have no "
             "attention flow; take a transformer, or pass matrices of your own to attnflow.Network"
         )
+    encoder = encoder_name(model)
+    inside = [encoder is not None and one.name.startswith(f"{encoder}.") for one in called]
+    for part, name, reported in (
+        ("encoder", encoder, any(inside) or encoded),
+        ("decoder", decoder_name(model) if encoder else None, not all(inside)),
+    ):
+        if name is not None and not reported:
+            raise IncompleteError(
+                f"{type(model).__name__}: no layer of its {part} {name!r} reported its attention, only "
+                f"{len(called)} others did. Its attention may be local or of another kind, of which no matrix is "
+                "known: build the matrices yourself and pass them to attnflow.Network"
+            )
+    if all(inside):
+        encoder = None  # nothing but an encoder: how the model calls it does not matter
+        inside = [False] * len(called)
+    crossing = any(one.cross for one in called)
+    tower = _tower(model, called) if encoder is None and not crossing else [False] * len(called)
+    stacks: list[Stack] = [
+        "cross" if one.cross else "encoder" if within else "decoder" if encoder or crossing or any(tower) else alone
+        for one, within in zip(called, (a or b for a, b in zip(inside, tower, strict=True)), strict=True)
+    ]
+    names = [one.name for one in called]
+    layers: dict[Stack, list[int]] = {}
+    for stack in dict.fromkeys(stacks):
+        members = [index for index, own in enumerate(stacks) if own == stack]
+        # The configuration's number of layers is that of the text's stack, where there is one stack of text.
+        counted = encoder is None and stack != "cross" and not (any(tower) and stack == "encoder")
+        promised = expected_calls(config) if counted else None
+        told, layers[stack] = _verify([names[index] for index in members], model, promised)
+        for index, name in zip(members, told, strict=True):
+            names[index] = name
+    if crossing and layers["cross"] != layers.get("decoder"):
+        raise IncompleteError(
+            f"{type(model).__name__}: layers {layers.get('decoder', [])} of its decoder attend to themselves and "
+            f"layers {layers['cross']} to another sequence: each layer must do both for a network to be made of them"
+        )
+    if encoder is not None and not crossing:
+        raise IncompleteError(
+            f"{type(model).__name__}: its decoder reported no attention to the encoder's output "
+            f"({len(called)} other reports), so that nothing is known of how the two are joined"
+        )
+    return names, stacks
+
+
+def _tower(model: nn.Module, called: Sequence[Called]) -> list[bool]:
+    """Which reports come from the tower of images or sound that stands before a language model, if one does."""
+    language_model = decoder_name(model) if getattr(model, "can_generate", lambda: False)() else None
+    own = [language_model is not None and one.name.startswith(f"{language_model}.") for one in called]
+    return [any(own) and not one for one in own]
+
+
+def _verify(called: Sequence[str], model: nn.Module, expected: int | None) -> tuple[list[str], list[int]]:
+    """Names of one stack's layers, told apart, and their indices in it."""
     found = [places(model, name) for name in called]
     # The innermost stack that holds them all.
     common = [stack for stack, _ in found[0] if all(stack in dict(other) for other in found)]
     if not common and len(called) > 1:
         stacks = sorted({other[-1][0] if other else "" for other in found})
-        raise CaptureError(
+        raise IncompleteError(
             f"attention came from several stacks of layers ({', '.join(stacks)}), and which feeds which is unknown: "
             "capture a model with a single stack"
         )
@@ -118,19 +222,22 @@ def verify_calls(model: nn.Module, config: Any, called: Sequence[str]) -> tuple[
         # configuration alone can tell.
         if len(called) != expected:
             repeated = next(name for name in called if called.count(name) > 1)
-            raise CaptureError(
-                f"layer {repeated!r} reported its attention {called.count(repeated)} times, {len(called)} reports in "
-                f"all, and the configuration promises {expected} layers"
+            promised_text = (
+                "does not say how many layers there are" if expected is None else f"promises {expected} layers"
             )
-        return tuple(f"{name}#{number}" for number, name in enumerate(called))
+            raise IncompleteError(
+                f"layer {repeated!r} reported its attention {called.count(repeated)} times, {len(called)} reports in "
+                f"all, and the configuration {promised_text}"
+            )
+        return [f"{name}#{number}" for number, name in enumerate(called)], list(range(len(called)))
 
     promised = list(range(length if expected is None else min(length, expected)))
     if indices == promised:
-        return tuple(called)
+        return list(called), indices
     missing = sorted(set(promised) - set(indices))
     if missing:
-        raise CaptureError(
+        raise IncompleteError(
             f"layer '{stack}.{missing[0]}' did not report its attention ({len(called)} of {len(promised)} layers did). "
             f"{_HYBRID}"
         )
-    raise CaptureError(f"layers of {stack!r} reported in the order {indices}, expected {promised}")
+    raise IncompleteError(f"layers of {stack!r} reported in the order {indices}, expected {promised}")

@@ -12,15 +12,19 @@ sandwich       z = (x + N(o)) + m        N: a norm that read o     Gemma 2 and 3
 post-norm      z = M(N(x + o) + m)       N: a norm that read x+o   BERT and its kin
 =============  ==================================================  ==========================
 
+A decoder layer that attends to another sequence too has two such sub-blocks, one after the other: z = x + o1 + o2 + m,
+each ``o`` possibly through a norm of its own, or a post-norm after each.
+
 An equation that holds at every position and channel to rounding error is taken as proof; when none holds, the layer
 is refused. So a residual multiplier, a gate or a norm of an unknown kind is an error and never a wrong number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,7 +34,7 @@ from attnflow.capture._attention import ComputedAttention, tolerance
 from attnflow.capture._layers import layer_of, listens_at_interface
 from attnflow.errors import CaptureError
 
-__all__ = ["SubBlock", "Tape", "first_tensor", "resolve", "taping"]
+__all__ = ["BatchedSubBlock", "SubBlock", "Tape", "first_tensor", "resolve", "taping"]
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Tape:
     read: Tensor | None = None
     wrote: Tensor | None = None
     entries: list[Entry] = field(default_factory=list)
-    attentions: list[ComputedAttention] = field(default_factory=list)
+    attentions: list[Sequence[ComputedAttention]] = field(default_factory=list)  # of each text, in the order of calls
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,14 @@ class Norm:
 
 @dataclass(frozen=True)
 class SubBlock:
-    """An attention sub-block as a linear map of its heads' values and its residual.
+    """An attention sub-block as a linear map of its heads' values and its residual, for one text.
 
     With p the probabilities, ``y_i = gain_i * sum_j sum_h p[h, i, j] * heads(j)[h] + residual_i`` up to biases.
 
     residual
-        ``(n, d)``: what position i keeps of itself.
+        ``(n_queries, d)``: what position i keeps of itself.
     gain
-        ``(n, 1)``, or None where the attention part is not rescaled position by position.
+        ``(n_queries, 1)``, or None where the attention part is not rescaled position by position.
     projection
         ``(H, e, d)``: from a head's value to the residual stream.
     """
@@ -87,13 +91,30 @@ class SubBlock:
     attention: ComputedAttention
 
     def heads(self, start: int, stop: int) -> Tensor:
-        """``(H, stop - start, d)``: what each head would write of each of these positions."""
+        """``(H, stop - start, d)``: what each head would write of each of these keys."""
         values = self.attention.value[:, start:stop].repeat_interleave(self.attention.groups, dim=0)
         return torch.matmul(values, self.projection)
 
     def mixed(self, probabilities: Tensor) -> Tensor:
         """``(rows, d)``: the attention part of the output for a block of queries, before ``gain``."""
         return torch.einsum("hre,hed->rd", self.attention.mix(probabilities), self.projection)
+
+
+@dataclass(frozen=True)
+class BatchedSubBlock:
+    """The sub-block of every text of a batch, their positions one below the other."""
+
+    residual: Tensor  # (batch * n_queries, d)
+    gain: Tensor | None  # (batch * n_queries, 1)
+    projection: Tensor
+    attentions: Sequence[ComputedAttention]
+
+    def of_text(self, text: int) -> SubBlock:
+        """One text's."""
+        n = self.attentions[text].n_queries
+        rows = slice(text * n, (text + 1) * n)
+        gain = None if self.gain is None else self.gain[rows]
+        return SubBlock(self.residual[rows], gain, self.projection, self.attentions[text])
 
 
 @contextmanager
@@ -143,49 +164,94 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
             handle.remove()
 
 
-def resolve(layer: str, tape: Tape) -> SubBlock:
-    """Recognise the sub-block of a layer that has run, and prove it.
+def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
+    """Recognise the sub-blocks of a layer that has run, one an attention, and prove them.
 
     Raises
     ------
     CaptureError
         If no known structure explains the layer's numbers; the layer is named.
     """
-    (attention,) = tape.attentions
-    work = attention.dtype
-    n = attention.n
-    reason = "no module read the heads' output as it was"
-    for projected in _readers(tape, attention):
-        d = projected.wrote.shape[-1]
-        if projected.wrote.numel() != n * d or tape.read is None or tape.wrote is None:
-            continue
-        if tape.read.numel() != n * d or tape.wrote.numel() != n * d:
-            reason = f"it reads {tuple(tape.read.shape)} and writes {tuple(tape.wrote.shape)}: not one residual stream"
-            continue
-        x, o, z = (t.reshape(n, d).to(work) for t in (tape.read, projected.wrote, tape.wrote))
-        projection = _linear_part(projected.module, attention, d)
-        if projection is None or not _is_linear_output(attention, projection, projected.module, o):
-            reason = f"its output projection {type(projected.module).__name__} is not linear in the heads' output"
-            continue
-        entries = [
-            (entry.module, entry.read.reshape(n, -1).to(work), entry.wrote.reshape(n, d).to(work))
-            for entry in tape.entries
-            if entry.wrote.numel() == n * d and entry.wrote.shape[-1] == d and entry.read.numel() % n == 0
-        ]
-        equal = _Equality(tape.wrote.dtype)
-        found = _structure(x, o, z, entries, equal)
-        if found is not None:
-            kind, norm = found
-            if kind == "post-norm" and norm is not None:
-                # A norm over the whole sum scales every T_i(x_j) of a row alike, which cancels in the contributions.
-                return SubBlock(norm.columns(x), None, norm.columns(projection), attention)
-            if norm is not None:
-                return SubBlock(x, norm.gain, norm.columns(projection), attention)
-            return SubBlock(x, None, projection, attention)
-        reason = "its output is not the sum of its input, its attention and its feed-forward in any known arrangement"
+    first = tape.attentions[0][0]
+    n = first.n_queries * len(tape.attentions[0])
+    reasons = _Reasons()
+    if len(tape.attentions) > 2:
+        reasons.say(f"it computed {len(tape.attentions)} attentions in one run")
+    elif all(attentions[0].n_queries == first.n_queries for attentions in tape.attentions):
+        for projected in product(*(_projections(tape, attentions, n, reasons) for attentions in tape.attentions)):
+            d = projected[0].wrote.shape[-1]
+            if tape.read is None or tape.wrote is None or tape.read.numel() != n * d or tape.wrote.numel() != n * d:
+                shapes = [None if t is None else tuple(t.shape) for t in (tape.read, tape.wrote)]
+                reasons.say(f"it reads {shapes[0]} and writes {shapes[1]}: not one residual stream")
+                continue
+            x, z = (t.reshape(n, d).to(first.dtype) for t in (tape.read, tape.wrote))
+            entries = [
+                (entry.module, entry.read.reshape(n, -1).to(first.dtype), entry.wrote.reshape(n, d).to(first.dtype))
+                for entry in tape.entries
+                if entry.wrote.numel() == n * d and entry.wrote.shape[-1] == d and entry.read.numel() % n == 0
+            ]
+            found = _structure(x, [one.wrote for one in projected], z, entries, _Equality(tape.wrote.dtype))
+            if found is not None:
+                return [
+                    _sub_block(part, one.matrix, attentions)
+                    for part, one, attentions in zip(found, projected, tape.attentions, strict=True)
+                ]
+            reasons.say("its output is not the sum of its input, its attention and its feed-forward in any known way")
     raise CaptureError(
-        f"layer {layer!r}: measure 'alti' cannot follow this architecture: {reason}. Use measure='attention'"
+        f"layer {layer!r}: this measure cannot follow its architecture: {reasons.last}. Use measure='attention'"
     )
+
+
+class _Reasons:
+    """Why a layer was not recognised: the last obstacle, which is the one that was met furthest on."""
+
+    def __init__(self) -> None:
+        self.last = "no module read the heads' output as it was"
+
+    def say(self, reason: str) -> None:
+        self.last = reason
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """An output projection that was found: its matrix (H, e, d), and what it wrote, (batch * n, d)."""
+
+    matrix: Tensor
+    wrote: Tensor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One attention's place in a layer: the stream before it (n, d), and the norm that stands behind it, if any."""
+
+    stream: Tensor
+    norm: Norm | None
+    post: bool  # whether the norm is of the sum with the stream
+
+
+def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAttention]) -> BatchedSubBlock:
+    if part.norm is None:
+        return BatchedSubBlock(part.stream, None, projection, attentions)
+    if part.post:
+        # A norm over the whole sum scales every T_i(x_j) of a row alike, which cancels in the contributions.
+        return BatchedSubBlock(part.norm.columns(part.stream), None, part.norm.columns(projection), attentions)
+    return BatchedSubBlock(part.stream, part.norm.gain, part.norm.columns(projection), attentions)
+
+
+def _projections(tape: Tape, attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons) -> list[_Projected]:
+    """The modules that may be an attention's output projection, innermost first."""
+    found = []
+    for entry in _readers(tape, attentions):
+        d = entry.wrote.shape[-1]
+        if entry.wrote.numel() != n * d:
+            continue
+        wrote = entry.wrote.reshape(n, d).to(attentions[0].dtype)
+        matrix = _linear_part(entry.module, attentions[0], d)
+        if matrix is None or not _is_linear_output(attentions, matrix, entry.module, wrote):
+            reasons.say(f"its output projection {type(entry.module).__name__} is not linear in the heads' output")
+            continue
+        found.append(_Projected(matrix, wrote))
+    return found
 
 
 class _Equality:
@@ -211,27 +277,65 @@ class _Equality:
 
 
 def _structure(
-    x: Tensor, o: Tensor, z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
-) -> tuple[str, Norm | None] | None:
-    """The line of the table above that holds."""
-    if any(equal(z, o, x, m) for _, _, m in entries):
-        return "sequential or parallel", None
-    if equal(z, o, x):
-        return "alone", None
-    for module, read, s in entries:
-        if read.shape == o.shape and equal(read, o):
-            norm = _norm(module, read, s, equal)
-            if norm is not None and any(equal(z, s, x, m) for _, _, m in entries):
-                return "sandwich", norm
-    for module, read, h in entries:
-        if read.shape == o.shape and equal(read, o, x):
-            norm = _norm(module, read, h, equal)
-            if norm is None:
+    x: Tensor, written: Sequence[Tensor], z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+) -> list[_Part] | None:
+    """The line of the table above that holds: a part for each attention, whose projection has `written` it."""
+    rest = [[m] for _, _, m in entries]
+
+    # Sums, each attention as it was written or through a norm of its own.
+    ways: list[list[tuple[Tensor, Norm | None]]] = [[(o, None)] for o in written]
+    for normed in (False, True):
+        if normed:
+            for way, o in zip(ways, written, strict=True):
+                way.extend(_normed(o, entries, equal))
+        for parts in product(*ways):
+            if normed and all(norm is None for _, norm in parts):
                 continue
-            for _, last, wrote in entries:
-                if last.shape == h.shape and equal(wrote, z) and any(equal(last, h, m) for _, _, m in entries):
-                    return "post-norm", norm
+            added = [wrote for wrote, _ in parts]
+            if any(_is_sum(z, x, added, m, equal) for m in (*rest, [])):
+                before = [x + sum(added[:index]) if index else x for index in range(len(added))]
+                return [_Part(stream, norm, post=False) for stream, (_, norm) in zip(before, parts, strict=True)]
+
+    # A norm after each sum.
+    stream, chain = x, []
+    for o in written:
+        step = next(_post_norms(stream, o, entries, equal), None)
+        if step is None:
+            return None
+        norm, after = step
+        chain.append(_Part(stream, norm, post=True))
+        stream = after
+    for _, last, wrote in entries:
+        if last.shape == z.shape and equal(wrote, z) and any(equal(last, stream, *m) for m in rest):
+            return chain
     return None
+
+
+def _is_sum(z: Tensor, x: Tensor, added: Sequence[Tensor], rest: Sequence[Tensor], equal: _Equality) -> bool:
+    """Whether ``z == x + sum(added) + sum(rest)``, on the scale of each of `added`."""
+    return all(equal(z, part, x, *(other for other in added if other is not part), *rest) for part in added)
+
+
+def _normed(
+    o: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+) -> Iterator[tuple[Tensor, Norm | None]]:
+    """What norms made of an attention's output."""
+    for module, read, wrote in entries:
+        if read.shape == o.shape and equal(read, o):
+            norm = _norm(module, read, wrote, equal)
+            if norm is not None:
+                yield wrote, norm
+
+
+def _post_norms(
+    stream: Tensor, o: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+) -> Iterator[tuple[Norm, Tensor]]:
+    """Norms of the sum of an attention's output and the stream, and what they wrote."""
+    for module, read, wrote in entries:
+        if read.shape == o.shape and equal(read, o, stream):
+            norm = _norm(module, read, wrote, equal)
+            if norm is not None:
+                yield norm, wrote
 
 
 def _norm(module: nn.Module, read: Tensor, wrote: Tensor, equal: _Equality) -> Norm | None:
@@ -257,17 +361,19 @@ def _norm(module: nn.Module, read: Tensor, wrote: Tensor, equal: _Equality) -> N
     return None
 
 
-def _readers(tape: Tape, attention: ComputedAttention) -> Iterator[Entry]:
+def _readers(tape: Tape, attentions: Sequence[ComputedAttention]) -> Iterator[Entry]:
     """Entries that read the heads' output unchanged, innermost first.
 
     Recognised by the memory it lies in, or, where a copy was made, by its numbers.
     """
-    output = attention.output
+    first = attentions[0].output
     for entry in tape.entries:
-        if entry.read.numel() != output.numel():
+        if entry.read.numel() != first.numel() * len(attentions):
             continue
-        if entry.read.data_ptr() == output.data_ptr() or (
-            entry.read.device == output.device and torch.equal(entry.read.reshape(-1), output.reshape(-1))
+        texts = entry.read.reshape(len(attentions), -1)
+        if entry.read.data_ptr() == first.data_ptr() or (
+            entry.read.device == first.device
+            and all(torch.equal(text, a.output.reshape(-1)) for text, a in zip(texts, attentions, strict=True))
         ):
             yield entry
 
@@ -298,14 +404,16 @@ def _linear_part(module: nn.Module, attention: ComputedAttention, d: int) -> Ten
     return matrix.to(device=attention.device, dtype=attention.dtype).reshape(heads, e, d)
 
 
-def _is_linear_output(attention: ComputedAttention, projection: Tensor, module: nn.Module, o: Tensor) -> bool:
+def _is_linear_output(
+    attentions: Sequence[ComputedAttention], projection: Tensor, module: nn.Module, o: Tensor
+) -> bool:
     """Whether the projection's output is this matrix times its input, plus one constant row (its bias)."""
-    flat = attention.output.reshape(attention.n, -1).to(attention.dtype)
+    flat = torch.cat([a.output.reshape(a.n_queries, -1).to(a.dtype) for a in attentions])
     rest = o - torch.matmul(flat, projection.reshape(flat.shape[1], -1))
     bias = getattr(module, "bias", None)
     constant = bias.to(rest.dtype) if isinstance(bias, Tensor) and not bias.is_meta else rest.mean(dim=0)
     scale = o.abs().amax(dim=-1, keepdim=True) + torch.finfo(o.dtype).tiny
-    return bool(((rest - constant).abs() <= tolerance(attention.model_dtype) * scale).all())
+    return bool(((rest - constant).abs() <= tolerance(attentions[0].model_dtype) * scale).all())
 
 
 def first_tensor(values: Any) -> Tensor | None:

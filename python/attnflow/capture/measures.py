@@ -35,8 +35,11 @@ class Measure(Protocol):
     needs_subblock: bool
     """Whether :meth:`matrix` must be given the sub-block; it is then called when the layer has run."""
 
-    def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
-        """The ``(n, n)`` contributions of one layer: row = receiver, column = giver, none of them negative.
+    def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor | tuple[Tensor, Tensor]:
+        """The ``(n_queries, n_keys)`` contributions of one layer: row = receiver, column = giver, none negative.
+
+        A measure that holds the residual returns beside it, where ``subblock.attention.cross`` says that the keys are
+        another sequence, ``(n_queries,)``: what each position keeps of itself.
 
         Every block of ``attention.blocks()`` must be read, because the proof that the probabilities are the model's
         own is complete only after the last.
@@ -63,7 +66,7 @@ class RawAttention:
 
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
         """See :meth:`Measure.matrix`."""
-        result = torch.zeros(attention.n, attention.n, dtype=torch.float32, device=attention.device)
+        result = torch.zeros(attention.n_queries, attention.n_keys, dtype=torch.float32, device=attention.device)
         for start, stop, probabilities in attention.blocks():
             result[start:stop, : probabilities.shape[-1]] = self._reduce(probabilities)
         return result
@@ -109,19 +112,22 @@ class ALTI:
                 f"heads={heads!r} has no meaning for measure 'alti', which adds up what all heads write: leave it out"
             )
 
-    def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
+    def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor | tuple[Tensor, Tensor]:
         """See :meth:`Measure.matrix`."""
         assert subblock is not None
-        n, d = subblock.residual.shape
+        n, d = attention.n_keys, subblock.residual.shape[1]
         heads = self._projected(subblock, attention.n_heads, n, d)
         tile_bytes = self.tile_bytes * (1 if attention.device.type == "cpu" else 8)
-        result = torch.zeros(n, n, dtype=torch.float32, device=attention.device)
+        result = torch.zeros(attention.n_queries, n, dtype=torch.float32, device=attention.device)
+        kept = torch.zeros(attention.n_queries, dtype=torch.float32, device=attention.device)
+        cross = subblock.attention.cross
         for start, stop, probabilities in attention.blocks(self.rows):
             y = subblock.mixed(probabilities)
             if subblock.gain is not None:
                 probabilities = probabilities * subblock.gain[start:stop]
                 y = y * subblock.gain[start:stop]
-            y = y + subblock.residual[start:stop]
+            residual = subblock.residual[start:stop]
+            y = y + residual
             sign = torch.where(y < 0, -1.0, 1.0).to(y.dtype)
             seen = probabilities.shape[-1]
             contributions = torch.empty(stop - start, seen, dtype=y.dtype, device=y.device)
@@ -134,23 +140,32 @@ class ALTI:
                 # (keys, rows, d): T - y, one product over the heads for each key.
                 whole = y.expand(last - first, -1, -1)
                 rest = torch.baddbmm(whole, part.permute(2, 1, 0), written.transpose(0, 1), beta=-1)
-                # A position's own share holds its residual.
-                near, far = max(start, first), min(stop, last)
-                own = torch.arange(near, max(near, far), device=y.device)
-                rest[own - first, own - start] += subblock.residual[own]
-                along[own - start, own - first] += (sign[own - start] * subblock.residual[own]).sum(dim=-1)
+                if not cross:
+                    # A position's own share holds its residual.
+                    near, far = max(start, first), min(stop, last)
+                    own = torch.arange(near, max(near, far), device=y.device)
+                    rest[own - first, own - start] += subblock.residual[own]
+                    along[own - start, own - first] += (sign[own - start] * subblock.residual[own]).sum(dim=-1)
                 # s (T - y) = s T - |y|. Plain in-place passes: norms and einsum are five times slower here.
                 beyond = rest.mul_(sign).clamp_(min=0).sum(dim=-1)
                 contributions[:, first:last] = along - 2 * beyond.T
             contributions.clamp_(min=0)
             # Out of sight is exactly zero, whatever the rounding of the two norms.
             visible = probabilities.amax(dim=0) > 0
-            here = torch.arange(start, min(stop, seen), device=y.device)
-            visible[here - start, here] = True
+            if not cross:
+                here = torch.arange(start, min(stop, seen), device=y.device)
+                visible[here - start, here] = True
             contributions.masked_fill_(~visible, 0)
             total = contributions.sum(dim=-1, keepdim=True)
-            result[start:stop, :seen] = contributions / total.clamp_min(torch.finfo(total.dtype).tiny)
-        return result
+            if cross:
+                own_share = sign * residual
+                share = (own_share - 2 * (own_share - y.abs()).clamp_(min=0)).sum(dim=-1).clamp_(min=0)
+                total = total + share[:, None]
+            total = total.clamp_min(torch.finfo(total.dtype).tiny)
+            result[start:stop, :seen] = contributions / total
+            if cross:
+                kept[start:stop] = share / total[:, 0]
+        return (result, kept) if cross else result
 
     def _projected(self, subblock: SubBlock, heads: int, n: int, d: int) -> Callable[[int, int], Tensor]:
         """``f(start, stop) -> (H, stop - start, d)``: kept for the whole layer if small, else computed anew."""

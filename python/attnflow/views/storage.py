@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["from_dict", "load", "save", "to_dict"]
 
 FORMAT = "attnflow.attribution"
-VERSION = 1
+VERSION = 2  # 1 had no encoder-decoders, no several predictions and no grids: what it lacks has its default
+_READ = (1, 2)
 
 # Fields that are arrays in an npz file; everything else goes into its "meta" entry, which is the JSON without them.
 _ARRAYS = ("players", "values", "lower", "upper", "bottlenecks")
@@ -65,11 +66,12 @@ def from_dict(record: Any) -> Attribution:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise FileFormatError(f"this is no attnflow result: its format is not {FORMAT!r}")
     version = record.get("version")
-    if version != VERSION:
+    if version not in _READ:
         raise FileFormatError(
-            f"this result has schema version {version!r}; this release of attnflow reads version {VERSION}"
+            f"this result has schema version {version!r}; this release of attnflow reads versions up to {VERSION}"
         )
-    names = [field.name for field in fields(Attribution)]
+    added = {"n_source", "sink_labels", "predictions", "link_names", "grid"} if version == 1 else set()
+    names = [field.name for field in fields(Attribution) if field.name not in added]
     missing = [name for name in names if name not in record]
     if missing:
         raise FileFormatError(f"the result lacks {', '.join(missing)}")

@@ -135,7 +135,10 @@ def each_sink(result: Attribution) -> list[Attribution]:
         replace(
             result,
             targets=(target,),
-            target_label=f"{result.target_label}: {_target(result, target)}",
+            target_label=_sink_label(result, sink),
+            sink_labels=None,
+            prediction=result.predictions[sink] if result.predictions is not None else result.prediction,
+            predictions=None,
             values=result.values[sink : sink + 1],
             lower=result.lower[sink : sink + 1],
             upper=result.upper[sink : sink + 1],
@@ -144,6 +147,12 @@ def each_sink(result: Attribution) -> list[Attribution]:
         )
         for sink, target in enumerate(result.targets)
     ]
+
+
+def _sink_label(result: Attribution, sink: int) -> str:
+    if result.sink_labels is not None:
+        return result.sink_labels[sink]
+    return f"{result.target_label}: {_target(result, result.targets[sink])}"
 
 
 def _target(result: Attribution, target: tuple[int, ...]) -> str:

@@ -1,0 +1,246 @@
+"""One capture under way: the model's run, the reports of its layers, and the two ways to get them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attnflow.capture import _hooks, _interface, _layers, _state
+from attnflow.capture._attention import Attention, ComputedAttention
+from attnflow.capture._inputs import Inputs, text_configuration
+from attnflow.capture._layers import Stack
+from attnflow.capture._result import Layer
+from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
+from attnflow.capture.measures import Measure
+from attnflow.errors import CaptureError, InvalidArgumentError
+
+__all__ = ["Progress", "Run", "is_causal"]
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass
+class _Report:
+    """One attention, over every text of the batch."""
+
+    name: str
+    cross: bool
+    matrix: Tensor
+    kept: Tensor | None
+    visible: Tensor | None
+
+
+class Run:
+    """One capture under way: the reports so far, and the two ways to get them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Any,
+        inputs: Inputs,
+        measure: Measure,
+        progress: Progress | None,
+        block_bytes: int,
+    ) -> None:
+        self.model, self.config, self.inputs, self.measure = model, config, inputs, measure
+        self.progress, self.block_bytes = progress, block_bytes
+        self.total = _layers.expected_calls(config) if _layers.encoder_name(model) is None else None
+        self.reports: list[_Report] = []
+        self.told: list[Stack | None] = []
+        self.tapes: dict[str, Tape] = {}
+
+    def through_either(self) -> tuple[Literal["interface", "hooks"], Any, tuple[Layer, ...]]:
+        """Run the model with a listener at the attention interface; if layers are missing, with hooks."""
+        incomplete: CaptureError | None = None
+        if _interface.available() and _layers.uses_interface(self.model):
+            try:
+                outputs = self.through_interface()
+                return "interface", outputs, self.layers()
+            except _layers.IncompleteError as error:
+                incomplete = error if self.reports else None
+        self.reports.clear()
+        try:
+            outputs = self.through_hooks()
+            return "hooks", outputs, self.layers()
+        except CaptureError:
+            if incomplete is not None:
+                raise incomplete from None
+            raise
+
+    def through_interface(self) -> Any:
+        """Run the model with a listener at the attention interface."""
+        with _interface.listening(self.model, self.inputs.batch, self._attention, self.block_bytes):
+            if not self.measure.needs_subblock:
+                return self.forward()
+            with taping(self.model, self._layer) as self.tapes:
+                return self.forward()
+
+    def through_hooks(self) -> Any:
+        """Run the model with eager attention and catch its weights."""
+        placeholders: list[Tensor] = []
+        batch = self.inputs.batch
+
+        def report(_: nn.Module, attentions: Sequence[Attention]) -> None:
+            self._report(attentions, [None] * len(attentions))
+
+        with (
+            _state.eager_configuration(self.model) as changed,
+            _hooks.catching(self.model, batch, report, placeholders, self.block_bytes),
+        ):
+            outputs = self.forward(output_attentions=True)
+        self.told = _hooks.returned(self.model, outputs, placeholders)
+        for one, stack in zip(self.reports, self.told, strict=True):
+            one.cross = stack == "cross"
+        if not changed:
+            return outputs
+        own = self.forward()
+        _hooks.verify_output(self.model, outputs, own, self.inputs.last_mask)
+        return own
+
+    def forward(self, **options: Any) -> Any:
+        """Run the model as it is."""
+        options = {"output_attentions": False, "use_cache": False, "return_dict": True, **options}
+        parameters = inspect.signature(self.model.forward).parameters
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            options = {name: value for name, value in options.items() if name in parameters}
+        try:
+            return self.model(**self.inputs.given, **options)
+        except ValueError as error:
+            if _layers.encoder_name(self.model) is None or any("decoder" in name for name in self.inputs.given):
+                raise
+            raise InvalidArgumentError(
+                f"{type(self.model).__name__} is an encoder-decoder model: pass decoder_input_ids as well, or capture "
+                f"its encoder alone, model.get_encoder() ({error})"
+            ) from error
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The reports, arranged in stacks and found to be complete."""
+        called = [_layers.Called(one.name, one.cross) for one in self.reports]
+        names, stacks = _layers.arrange(
+            self.model,
+            self.config,
+            called,
+            self._alone() if called else "encoder",
+            encoded="encoder_outputs" in self.inputs.given,
+        )
+        for told, stack in zip(self.told, stacks, strict=False):
+            if told is not None and told != stack:
+                raise CaptureError(
+                    f"{type(self.model).__name__} says that the attentions of its layers are {self.told}, and its "
+                    f"modules say {stacks}: they do not match"
+                )
+        layers = []
+        for one, name, stack in zip(self.reports, names, stacks, strict=True):
+            kept, visible = (None if part is None else part.to(self.inputs.device) for part in (one.kept, one.visible))
+            layers.append(Layer(name, stack, one.matrix.to(self.inputs.device), kept, visible))
+        _verify_shapes(layers)
+        return tuple(layers)
+
+    def _attention(self, module: nn.Module, attentions: Sequence[ComputedAttention]) -> None:
+        """An attention has run. A measure that looks at its surroundings waits until the layer is done."""
+        if not self.measure.needs_subblock:
+            self._report(attentions, [None] * len(attentions))
+            return
+        name = attentions[0].name
+        tape = self.tapes.get(_layers.layer_of(self.model, name) or "")
+        if tape is None:
+            raise CaptureError(
+                f"layer {name!r}: measure {self.measure.name!r} cannot tell which layer it belongs to: use "
+                "measure='attention'"
+            )
+        tape.attentions.append(attentions)
+
+    def _layer(self, name: str, tape: Tape) -> None:
+        """A layer has run."""
+        if not tape.attentions:
+            return  # missing layers are named at the end
+        try:
+            subblocks = resolve(name, tape)
+        except CaptureError:
+            # The measure that is advised instead could not follow a hybrid model either.
+            _layers.refuse_hybrid(self.model, tape.attentions[0][0].name)
+            raise
+        for attentions, subblock in zip(tape.attentions, subblocks, strict=True):
+            self._report(attentions, [subblock.of_text(text) for text in range(len(attentions))])
+
+    def _report(self, attentions: Sequence[Attention], subblocks: Sequence[SubBlock | None]) -> None:
+        name = attentions[0].name
+        if self.measure.needs_subblock and subblocks[0] is None:
+            raise CaptureError(
+                f"layer {name!r}: measure {self.measure.name!r} needs a layer that asks transformers' "
+                f"attention interface, and those of {type(self.model).__name__} do not: use measure='attention'"
+            )
+        matrices, kept = [], []
+        for attention, subblock in zip(attentions, subblocks, strict=True):
+            made = self.measure.matrix(attention, subblock)
+            matrix, own = made if isinstance(made, tuple) else (made, None)
+            matrices.append(matrix)
+            kept.append(own)
+        cross = any(isinstance(attention, ComputedAttention) and attention.cross for attention in attentions)
+        visible = [attention.visible for attention in attentions]
+        self.reports.append(_Report(name, cross, _joined(matrices), _joined_if_any(kept), _joined_if_any(visible)))
+        if self.progress is not None:
+            self.progress(len(self.reports), max(self.total or 0, len(self.reports)))
+
+    def _alone(self) -> Stack:
+        """What a single stack is: a decoder if no position, in any layer, sees a later one."""
+        n = self.reports[0].matrix.shape[1]
+        if n == 1:
+            return "decoder" if is_causal(self.model) else "encoder"
+        real = self.inputs.real.get("input_ids")
+        for one in self.reports:
+            ahead = torch.triu(one.matrix, diagonal=1)
+            if real is not None and real.shape[1] == ahead.shape[1]:
+                ahead = ahead[real.to(ahead.device)]  # of padding's rows a model may make what it likes
+            if bool(ahead.any()):
+                return "encoder"
+        return "decoder"
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One tensor a text, as one of the batch; one text's is not copied."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
+
+
+def _joined_if_any(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return _joined(present) if len(present) == len(parts) else None
+
+
+def _verify_shapes(layers: Sequence[Layer]) -> None:
+    """Assert that layers of one stack are over the same positions: pooled or shifted ones make no network."""
+    n = {layer.stack: layer.matrix.shape[-1] for layer in reversed(layers) if layer.stack != "cross"}
+    for layer in layers:
+        rows, keys = layer.matrix.shape[-2:]
+        wanted = (n[layer.stack],) * 2 if layer.stack != "cross" else (n.get("decoder", rows), n.get("encoder", keys))
+        if (rows, keys) != wanted:
+            raise CaptureError(
+                f"layer {layer.name!r}: {rows} positions attend to {keys}, where {wanted[0]} and {wanted[1]} are "
+                f"expected of the {layer.stack} stack: the positions change from layer to layer"
+            )
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model looks like one whose positions see no later ones, judged by what it says of itself.
+
+    A guess for what must be decided before the model runs; what it did is in :attr:`Contributions.kind`.
+
+    Examples
+    --------
+    >>> from transformers import BertConfig, BertModel
+    >>> from attnflow.capture import is_causal
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
+    False
+    """
+    stated = [getattr(module, "is_causal", None) for module in model.modules()]
+    flags = [value for value in stated if isinstance(value, bool)]
+    if flags:
+        return any(flags)
+    config = text_configuration(model)
+    return bool(getattr(config, "is_decoder", False)) or type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
