@@ -15,6 +15,7 @@ text; :func:`contributions` does so with any measure. The heads are reduced bloc
 ``_subblock``       residual, projection and norm around an attention, recognised and proved by numbers
 ``_finite``         numbers that are not finite, traced to the module they come from
 ``measures``        what a contribution is: raw attention, ALTI, and how to add another
+``_generation``     what a model says, before its attention is looked at
 ``_state``          the promise to leave the model as it was found
 """
 
@@ -32,7 +33,17 @@ except ImportError as error:
     ) from error
 
 from attnflow.capture._contributions import attentions, contributions
+from attnflow.capture._generation import decoder_inputs, generate, is_encoder_decoder
 from attnflow.capture._result import Contributions, Layer
 from attnflow.capture._run import is_causal
 
-__all__ = ["Contributions", "Layer", "attentions", "contributions", "is_causal"]
+__all__ = [
+    "Contributions",
+    "Layer",
+    "attentions",
+    "contributions",
+    "decoder_inputs",
+    "generate",
+    "is_causal",
+    "is_encoder_decoder",
+]

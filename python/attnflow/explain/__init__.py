@@ -1,0 +1,381 @@
+"""Model and text to attribution: the main job, a thin line through capture, network and kernel.
+
+``_subject``   what is asked, made into what the model reads, its answer included
+``_reading``   what is known of each position of it
+``_plan``      players and sinks
+``_networks``  from captured layers to a network
+``_outcome``   predictions, pictures and words for the result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .._positions import integer, is_many
+from ..attribution import Attribution
+from ..errors import CaptureError, InvalidArgumentError
+from ..network import Network
+from . import _networks, _outcome
+from ._clock import Clock, Progress
+from ._networks import Method
+from ._plan import Plan, Sources, Target
+from ._reading import Reading, located, text_part
+from ._subject import Request, is_text, named, planned, read, validated
+
+if TYPE_CHECKING:
+    from ..capture import Contributions
+
+__all__ = ["explain"]
+
+
+def explain(
+    model: Any,
+    tokenizer: Any,
+    text: Any,
+    *,
+    target: Target = None,
+    generate: bool | Mapping[str, Any] | None = None,
+    continuation: str | None = None,
+    steps: int | Iterable[int] | None = None,
+    chain: bool = False,
+    receptive_field: bool = False,
+    measure: Any = "alti",
+    residual: float | None = None,
+    heads: Literal["mean", "max", "min"] | int | Sequence[float] = "mean",
+    calibration: Literal["excess"] | None = "excess",
+    merge: Literal["sublayers", "single"] = "sublayers",
+    sources: Sources = None,
+    start_token: Literal["auto"] | bool = "auto",
+    batch_size: int = 8,
+    threads: int | None = None,
+    algorithm: Literal["auto", "dinic", "push_relabel"] = "auto",
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Any:
+    """Which tokens a model's prediction drew on, by exact maximum flow through its attention.
+
+    The model runs once on the text, and on its answer if it is to give one. Every layer becomes a matrix of
+    contributions, the matrices a network, and the score of a token is the maximum flow from it, alone, to the position
+    that makes the prediction. The model is left exactly as it was found, also after an error.
+
+    Parameters
+    ----------
+    model
+        A model of transformers: decoder-only, encoder-only or encoder-decoder, of text, images or sound, in any
+        precision, on any device.
+    tokenizer
+        Its tokenizer; of images and sound its processor. None where `text` is a mapping of arrays and nothing is said.
+    text : str, conversation, image, recording, mapping, or a list of any one of these
+        What to explain. Special tokens written in a text count as tokens of it. A conversation is a sequence of
+        messages ``{"role": ..., "content": ...}``, put through the tokenizer's chat template. An image or a recording
+        is whatever the processor takes, or a mapping of what it returns: its patches or frames are the players.
+        Several texts in a list are padded and run together, `batch_size` at a time, and explained one by one.
+    target : int, sequence of int, str or None
+        Of an encoder-decoder the text that it is to say; None: what it generates. Else the output position to explain,
+        the sink of the flow:
+
+        - None: of a decoder the last token of the text, which predicts the next one; of an encoder the class token if
+          the tokenizer puts one first, else "mean".
+        - An integer p is output position p, negative ones counting from the end. In a decoder, output position p is
+          what predicts token p + 1. Positions count all tokens, the start token included.
+        - A sequence of integers: these positions joined in one sink.
+        - "cls": the class token. "mean": the mean over the positions of the text, as in a sentence embedding.
+        - Any other string is looked up in the text: the output positions of the tokens it covers, joined. What
+          follows "word:" always is: "word:mean" is the word "mean".
+    generate : bool or mapping, optional
+        Lets a decoder go on where its text ends, and explains each token it says: options of the model's own
+        ``generate``, or True for none. An encoder-decoder generates whenever it is given no target, with these.
+    continuation : str, optional
+        The same for a decoder that is made to go on with this text.
+    steps : int or sequence of int, optional
+        Which tokens of an answer to explain, from 0 on; None: all of them, a sink each.
+    chain : bool
+        Whether flow that reached a token of the answer goes on, unbounded, where that token is read again: it then
+        counts as coming from what was given, and only that plays. Otherwise tokens of the answer are players too.
+    receptive_field : bool
+        Whether scores are divided by the number of positions, up to the sink's, that attend to the player.
+    measure : {"attention", "alti"} or capture.measures.Measure
+        What a contribution is.
+    residual : float, optional
+        r in C = (1 - r) A + r I. By default 0.5 for a measure without the residual, 0 for one that holds it (ALTI).
+    heads : {"mean", "max", "min"}, int or sequence of float
+        How measure "attention" reduces the heads.
+    calibration : "excess" or None
+        "excess" counts what a layer passes on beyond an even spread over the positions it sees. None is the published
+        method, whose scores follow the order of the tokens on real language models.
+    merge : {"sublayers", "single"}
+        Whether a decoder layer behind an encoder is two blocks, or one fed by both of its attentions; see
+        :meth:`attnflow.Network.encoder_decoder`.
+    sources : "all", "source", "decoder", iterable of int, or None
+        The players. None: every token that the target can see. "all": every position, special tokens too. Of an
+        encoder-decoder, "source" are the encoder's tokens and "decoder" the decoder's; positions count through both.
+    start_token : "auto" or bool
+        Whether a start token (bos, else eos) stands before the text. "auto": in a decoder, if neither the tokenizer nor
+        the text put one there. It soaks up attention that means nothing, and is never a player unless asked for.
+    batch_size : int
+        How many texts run at once.
+    threads : int, optional
+        Threads of the flow solver.
+    algorithm : {"auto", "dinic", "push_relabel"}
+        Of the flow solver.
+    check : bool
+        Verify every flow against a cut.
+    progress : callable, optional
+        ``progress(stage, done, total)``, with stages "capture" and "flow". Raising in it ends the work.
+
+    Returns
+    -------
+    Attribution, or a list of one a text
+        With one sink; of an answer a sink a step: ``values`` is the matrix (step, player). ``result.source`` and
+        ``result.decoder`` are the parts about either side's tokens.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Empty text, a text longer than the model's context, a target that is not in the text or there more than once, a
+        position out of range, an unknown option.
+    CaptureError
+        The model's attention cannot be captured exactly; the message names the layer and a way out.
+    MissingDependencyError
+        torch or transformers is not installed.
+
+    Examples
+    --------
+    A model of random weights over a vocabulary of four words, so that the example runs anywhere:
+
+    >>> import attnflow
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    >>> words = Tokenizer(models.WordLevel({"<s>": 0, "the": 1, "keys": 2, "to": 3}, unk_token="<s>"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>")
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=4, **size))
+    >>> result = attnflow.explain(model, tokenizer, "the keys to the")
+    >>> result.tokens, result.players.tolist(), result.targets
+    (('<s>', 'the', 'keys', 'to', 'the'), [1, 2, 3, 4], ((4,),))
+    >>> result.target_label, result.verified, result.values.shape
+    ("next token after 'the'", True, (1, 4))
+
+    What it says next, token by token, and what each drew on:
+
+    >>> result = attnflow.explain(model, tokenizer, "the keys to", generate={"max_new_tokens": 3}, chain=True)
+    >>> result.values.shape, result.players.tolist(), len(result.predictions)
+    ((3, 3), [1, 2, 3], 3)
+    """
+    if not callable(getattr(model, "named_modules", None)):
+        raise InvalidArgumentError(f"model must be a model of transformers, already loaded, got {named(model)}")
+    if text is None or isinstance(text, bytes | int | float):
+        raise InvalidArgumentError(f"text must be a str, a conversation, an image or a recording, got {named(text)}")
+    if not (isinstance(start_token, bool) or (isinstance(start_token, str) and start_token == "auto")):
+        raise InvalidArgumentError(f"start_token must be 'auto', True or False, got {start_token!r}")
+    if not (generate is None or isinstance(generate, bool | Mapping)):
+        raise InvalidArgumentError(f"generate must be True, or a mapping of generate()'s options, got {generate!r}")
+    if continuation is not None and not isinstance(continuation, str):
+        raise InvalidArgumentError(f"continuation must be a str, got {named(continuation)}")
+    if continuation is not None and generate not in (None, False):
+        raise InvalidArgumentError("continuation says how the text goes on: leave out generate")
+    if not isinstance(merge, str) or merge not in ("sublayers", "single"):
+        raise InvalidArgumentError(f"merge must be 'sublayers' or 'single', got {merge!r}")
+    for name, flag in (("chain", chain), ("receptive_field", receptive_field)):
+        if not isinstance(flag, bool):
+            raise InvalidArgumentError(f"{name} must be True or False, got {flag!r}")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress must be a function of (stage, done, total), got {progress!r}")
+    if isinstance(target, bytes):
+        raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
+    # The small options are tried on a network of one node before the model runs for nothing.
+    Network.encoder(np.ones((1, 1, 1)), residual=0.5 if residual is None else residual, calibration=calibration)
+    Network.encoder(np.ones((1, 1, 1))).source_flows(threads=threads, algorithm=algorithm)
+
+    # Positions are read more than once, which an iterator would not survive.
+    listed = [list(given) if is_many(given) else given for given in (target, sources, steps)]
+    request = Request(
+        target=listed[0],
+        sources=listed[1],
+        steps=listed[2],
+        start_token=start_token,
+        generate=generate,
+        continuation=continuation,
+        chain=chain,
+    )
+    work = _Work(
+        model,
+        tokenizer,
+        request,
+        Method(residual, calibration, merge, chain, receptive_field),
+        measure=measure,
+        heads=heads,
+        solver={"threads": threads, "algorithm": algorithm, "check": check},
+        progress=progress,
+    )
+    if is_text(text) or not isinstance(text, list | tuple):
+        return work.explained([text], 1)[0]
+    if not text:
+        raise InvalidArgumentError("text is an empty list: there is nothing to explain")
+    return work.explained(list(text), integer(batch_size, "batch_size", low=1))
+
+
+class _Work:
+    """Everything that is the same for each text of one call."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        request: Request,
+        method: Method,
+        *,
+        measure: Any,
+        heads: Any,
+        solver: dict[str, Any],
+        progress: Progress | None,
+    ) -> None:
+        from .. import capture
+
+        self.capture = capture
+        self.model, self.processor, self.request, self.method = model, processor, request, method
+        self.measure, self.heads, self.solver, self.progress = measure, heads, solver, progress
+        self.tokenizer = text_part(processor)
+        # A guess, until something was captured; what goes on where its text ends is certainly causal.
+        self.causal = request.answers or capture.is_causal(model)
+
+    def explained(self, given: list[Any], batch_size: int) -> list[Attribution]:
+        """A result a text."""
+        for one in given:
+            validated(one)
+        results: list[Attribution] = []
+        # Images and recordings may differ in their shapes, and there is no padding them.
+        size = batch_size if all(is_text(one) for one in given) else 1
+        for start in range(0, len(given), size):
+            results += self._batch(given[start : start + size])
+        return results
+
+    def _batch(self, given: list[Any]) -> list[Attribution]:
+        clock = Clock({}, self.progress)
+        with clock.stage("capture") as step:
+            for _ in range(2):
+                readings = [
+                    read(self.capture, self.model, self.processor, one, self.request, self.causal) for one in given
+                ]
+                for reading in readings:
+                    if reading.tokens and not reading.arrays:
+                        planned(reading, self.tokenizer, self.request, self.causal)  # what is wrong is said at once
+                captured = self.capture.contributions(
+                    self.model, _together(readings), measure=self.measure, heads=self.heads, progress=step
+                )
+                if captured.kind == "encoder-decoder" or (captured.kind == "decoder") == self.causal:
+                    break
+                # Models say little about themselves; what was captured tells for certain.
+                self.causal = captured.kind == "decoder"
+        shared = {stage: seconds / len(given) for stage, seconds in clock.timings.items()}
+        return [self._result(reading, captured.of_text(text), shared) for text, reading in enumerate(readings)]
+
+    def _result(self, reading: Reading, captured: Contributions, timings: Mapping[str, float]) -> Attribution:
+        clock = Clock(dict(timings), self.progress)
+        two_stacks = captured.kind == "encoder-decoder"
+        if reading.arrays:
+            n = captured.encoder[0].shape[-1] if captured.encoder else captured.layers[0].matrix.shape[-1]
+            reading = located(reading, self.model, n)
+        plan = planned(reading, self.tokenizer, self.request, self.causal)
+        _verify_positions(reading, captured)
+        with clock.stage("network"):
+            made = _networks.build(captured, reading, plan, self.method)
+        network = made.network
+        with clock.stage("flow") as step:
+            flows = network.source_flows(
+                made.sinks, sources=plan.players, bottlenecks=True, progress=step, **self.solver
+            )
+        pictured = None
+        if made.link_names is None and len(plan.sinks) == 1:
+            with clock.stage("picture"):
+                pictured = _outcome.picture(network, made.sinks, plan.players, flows.values[0], self.solver)
+        told = _outcome.said(plan, self.tokenizer, reading, captured) if reading.said else None
+        prediction = None if told is None or len(told) > 1 else told[0]
+        if not reading.said:
+            plan, prediction = _outcome.predicted(plan, self.tokenizer, reading, captured, self.model)
+        scale = 1 / _networks.receptive_fields(captured, reading, plan) if self.method.receptive_field else 1.0
+        residual = self.method.mixing(captured)
+        return Attribution(
+            tokens=reading.tokens,
+            offsets=reading.offsets,
+            text=reading.text,
+            players=np.asarray(plan.players),
+            targets=plan.sinks,
+            target_label=plan.label,
+            values=flows.values * scale,
+            lower=flows.lower * scale,
+            upper=flows.upper * scale,
+            bottlenecks=np.asarray(flows.bottlenecks),
+            kind=captured.kind,
+            n_layers=len(captured.encoder) + len(captured.decoder),
+            n_nodes=network.n_nodes,
+            n_edges=network.n_edges,
+            definition=_outcome.definition(captured, residual, self.method, two_stacks),
+            prediction=prediction,
+            timings=clock.timings,
+            options=self._options(reading, plan, captured, residual, flows.stats),
+            verified=bool(flows.stats.get("checked", self.solver["check"])),
+            flows=pictured,
+            n_source=reading.n_source,
+            sink_labels=plan.labels if plan.labels is not None and len(plan.labels) > 1 else None,
+            predictions=told if told is not None and len(told) > 1 else None,
+            link_names=made.link_names,
+            grid=reading.grid,
+        )
+
+    def _options(
+        self, reading: Reading, plan: Plan, captured: Contributions, residual: float, stats: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        request, sources = self.request, self.request.sources
+        target = request.target
+        options = {
+            "model": _outcome.model_name(self.model),
+            "model_class": type(self.model).__name__,
+            "target": target if target is None or isinstance(target, str) else list(plan.sinks[0]),
+            "measure": captured.measure,
+            "residual": residual,
+            "heads": np.asarray(self.heads, dtype=float) if is_many(self.heads) else self.heads,
+            "calibration": self.method.calibration,
+            "sources": "text" if sources is None else sources if isinstance(sources, str) else list(plan.players),
+            "start_token": None if reading.start is None else reading.tokens[reading.start],
+            "receptive_field": self.method.receptive_field,
+            "threads": stats.get("threads", self.solver["threads"]),
+            "algorithm": stats.get("algorithm", self.solver["algorithm"]),
+            "capture": captured.path,
+        }
+        if reading.said:
+            options |= {"chain": self.method.chain, "generated": request.continuation is None and target is None}
+        if reading.n_source:
+            options["merge"] = self.method.merge
+        return options
+
+
+def _together(readings: Sequence[Reading]) -> dict[str, Any]:
+    """What the model reads of several texts at once, padded on the right, where no position is moved by it."""
+    inputs: dict[str, Any] = dict(readings[0].arrays)
+    for ids, mask, rows in (
+        ("input_ids", "attention_mask", [reading.ids for reading in readings]),
+        ("decoder_input_ids", "decoder_attention_mask", [reading.decoder_ids for reading in readings]),
+    ):
+        longest = max(map(len, rows))
+        if longest == 0:
+            continue
+        inputs[ids] = [[*row, *[0] * (longest - len(row))] for row in rows]
+        if ids == "input_ids" or any(len(row) < longest for row in rows):
+            inputs[mask] = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return inputs
+
+
+def _verify_positions(reading: Reading, captured: Contributions) -> None:
+    """Assert that the layers are over the positions that were read, and no others."""
+    n = len(reading.tokens)
+    sizes = [stack[0].shape[-1] for stack in (captured.encoder, captured.decoder) if stack]
+    if sum(sizes) != n or (len(sizes) == 2 and captured.kind != "encoder-decoder"):
+        raise CaptureError(
+            f"the model was given {n} positions, and its layers are over {' and '.join(map(str, sizes))}: which is "
+            "which is unknown. Capture its attention and build a Network by hand"
+        )

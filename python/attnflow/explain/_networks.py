@@ -1,0 +1,128 @@
+"""From what was captured of one text to its network, with names for the links and the receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidArgumentError
+from ..network import Network
+from ._plan import Plan
+from ._reading import Reading
+
+if TYPE_CHECKING:
+    from ..capture import Contributions
+
+__all__ = ["Method", "Solvable", "build", "receptive_fields"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How capacities are made of contributions."""
+
+    residual: float | None = None
+    calibration: Literal["excess"] | None = "excess"
+    merge: Literal["sublayers", "single"] = "sublayers"
+    chain: bool = False
+    receptive_field: bool = False
+
+    def mixing(self, captured: Contributions) -> float:
+        """The residual to mix in: by default none where the measure holds it."""
+        if self.residual is None:
+            return 0.0 if captured.holds_residual else 0.5
+        if self.residual and captured.holds_residual:
+            raise InvalidArgumentError(
+                f"residual={self.residual} would count the residual twice: measure {captured.measure!r} holds it. "
+                "Leave it out"
+            )
+        return self.residual
+
+
+@dataclass(frozen=True)
+class Solvable:
+    """A network, its sinks as positions of its last block, and the names of its links where layers are not all."""
+
+    network: Network
+    sinks: list[list[int]]
+    link_names: tuple[str, ...] | None
+
+
+def build(captured: Contributions, reading: Reading, plan: Plan, method: Method) -> Solvable:
+    """The network of one text."""
+    residual = method.mixing(captured)
+    sinks = [[position - reading.n_source for position in sink] for sink in plan.sinks]
+    names: tuple[str, ...] | None = None
+    if captured.kind == "encoder-decoder":
+        network, names = _two_stacks(captured, residual, method)
+    else:
+        make = Network.decoder if captured.kind == "decoder" else Network.encoder
+        network = make(
+            [layer.matrix for layer in captured.layers],
+            residual=residual,
+            calibration=method.calibration,
+            visible=[layer.visible for layer in captured.layers],
+        )
+    if plan.pooled:
+        network, sinks = network.pooled(sinks[0]), [[0]]
+    if method.chain:
+        n = len(reading.tokens) - reading.n_source
+        first = reading.first - reading.n_source
+        generated = range(first + 1, n)
+        if generated:
+            names = names or tuple(f"layer {layer + 1}" for layer in range(len(network.links)))
+            network, names = network.chained(generated), (*names, "reading what was said")
+    return Solvable(network, sinks, names)
+
+
+def _two_stacks(captured: Contributions, residual: float, method: Method) -> tuple[Network, tuple[str, ...]]:
+    parts = {stack: captured.stack(stack) for stack in ("encoder", "decoder", "cross")}
+    kept = [layer.kept for layer in parts["cross"]] if captured.holds_residual else None
+    if kept is not None and method.merge == "single":
+        raise InvalidArgumentError(
+            f"merge='single' adds up two attentions and one residual, but measure {captured.measure!r} holds a "
+            "residual in each: choose merge='sublayers' or another measure"
+        )
+    network = Network.encoder_decoder(
+        *([layer.matrix for layer in parts[stack]] for stack in ("encoder", "decoder", "cross")),
+        residual=residual,
+        calibration=method.calibration,
+        visible=[[layer.visible for layer in parts[stack]] for stack in ("encoder", "decoder", "cross")],
+        kept=kept,
+        merge=method.merge,
+    )
+    names = [f"encoder layer {layer + 1}" for layer in range(len(parts["encoder"]))]
+    for layer in range(1, len(parts["decoder"]) + 1):
+        names += [f"decoder layer {layer}", f"cross-attention {layer}"]
+        if method.merge == "sublayers" and (residual or kept is not None):
+            names.append(f"residual of cross-attention {layer}")
+    assert len(names) == len(network.links)
+    return network, tuple(names)
+
+
+def receptive_fields(captured: Contributions, reading: Reading, plan: Plan) -> NDArray[np.float64]:
+    """How many positions, up to each sink's, attend to each player in the first layer: ``(n_sinks, n_players)``."""
+    fields = np.empty((len(plan.sinks), len(plan.players)))
+    n_source = reading.n_source if captured.kind == "encoder-decoder" else 0
+    causal = captured.kind != "encoder"
+    for column, player in enumerate(plan.players):
+        mine = captured.stack("encoder" if not causal or player < n_source else "decoder")[0]
+        n = mine.matrix.shape[-1]
+        at = player if player < n_source or not n_source else player - n_source
+        seen = _seen_by(at, n, None if mine.visible is None else mine.visible.tolist(), causal and player >= n_source)
+        for row, sink in enumerate(plan.sinks):
+            last = n if player < n_source or not causal else max(sink) - n_source + 1
+            fields[row, column] = max(1, int(np.count_nonzero(seen[:last])))
+    return fields
+
+
+def _seen_by(at: int, n: int, visible: Sequence[int] | None, causal: bool) -> NDArray[Any]:
+    """Which positions attend to position `at`; a causal one's window reaches back from itself."""
+    positions = np.arange(n)
+    if not causal:
+        return np.ones(n, dtype=bool)
+    reach = positions + 1 if visible is None else np.asarray(visible)
+    return np.asarray((positions >= at) & (positions - reach < at))

@@ -1,0 +1,103 @@
+"""From flows to the result: predictions, the picture of a flow, and what the numbers are, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..attribution import PairFlow
+from ..network import Network
+from ._networks import Method
+from ._plan import Plan
+from ._reading import Reading
+
+if TYPE_CHECKING:
+    from ..capture import Contributions
+
+__all__ = ["definition", "model_name", "picture", "predicted", "said"]
+
+# Pairs whose flow is drawn: the picture of more would show nothing.
+_PICTURED = 3
+
+
+def predicted(
+    plan: Plan, tokenizer: Any, reading: Reading, captured: Contributions, model: Any
+) -> tuple[Plan, tuple[str, float] | None]:
+    """The token that the model predicts at the plan's position, if it has a language model's head; and the plan."""
+    logits = captured.logits
+    if plan.predicts is None or logits is None or logits.ndim != 2 or len(logits) != len(reading.ids):
+        return plan, None
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    if logits.shape[-1] < getattr(config, "vocab_size", math.inf):
+        return plan, None  # classes of tokens, not words
+    probabilities = logits[plan.predicts].softmax(dim=-1)
+    token = int(probabilities.argmax())
+    if captured.kind == "decoder" and len(plan.sinks[0]) == 1:
+        plan = replace(plan, label=f"next token after {reading.tokens[plan.predicts].strip()!r}")
+    return plan, (str(tokenizer.decode([token])), float(probabilities[token]))
+
+
+def said(plan: Plan, tokenizer: Any, reading: Reading, captured: Contributions) -> tuple[tuple[str, float], ...] | None:
+    """For each sink the token of the answer, and the probability that the model gave it."""
+    logits = captured.logits
+    if logits is None or logits.ndim != 2:
+        return None
+    found = []
+    for (position,) in plan.sinks:
+        token = reading.said[position - reading.first]
+        row = logits[position - reading.n_source]
+        found.append((str(tokenizer.decode([token])), float(row.softmax(dim=-1)[token])))
+    return tuple(found)
+
+
+def picture(
+    network: Network, sinks: Any, players: Sequence[int], values: Any, solver: dict[str, Any]
+) -> tuple[PairFlow, ...] | None:
+    """Edge flows and cuts of the highest scores."""
+    pairs = []
+    for index in np.argsort(-values, kind="stable")[:_PICTURED].tolist():
+        if values[index] <= 0:
+            break
+        one = network.source_flows(sinks, sources=[players[index]], flows=True, cuts=True, **solver)
+        edges, cuts = one.flows, one.cuts
+        if edges is None or cuts is None:
+            return None
+        side = cuts[0][0].source_side
+        ends = zip(edges.link.tolist(), edges.giver.tolist(), edges.receiver.tolist(), strict=True)
+        crossing = [
+            bool(side[network.links[link].giver][giver]) and not side[network.links[link].receiver][receiver]
+            for link, giver, receiver in ends
+        ]
+        pairs.append(
+            PairFlow(
+                players[index], edges.link, edges.receiver, edges.giver, edges.flow, np.array(crossing, dtype=bool)
+            )
+        )
+    return tuple(pairs) or None
+
+
+def definition(captured: Contributions, residual: float, method: Method, two_stacks: bool) -> str:
+    """What the numbers are, in one sentence."""
+    mixed = "which hold the residual" if captured.holds_residual else f"mixed with a residual of {residual:g}"
+    spread = ", as excess over an even spread" if method.calibration == "excess" else ""
+    merged = (
+        {"sublayers": "", "single": ", both attentions of a decoder layer in one"}[method.merge] if two_stacks else ""
+    )
+    chained = ", going on from what was said to what was said next" if method.chain else ""
+    divided = "" if method.receptive_field else "not "
+    return (
+        "independent maximum flows: from each player alone to the target, through the "
+        f"{captured.measure} contributions of every layer, {mixed}{spread}{merged}{chained}; "
+        f"{divided}divided by receptive fields"
+    )
+
+
+def model_name(model: Any) -> str:
+    """The name a model was loaded by; of a folder its last part, because paths are nobody else's business."""
+    name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    return Path(name).name if Path(name).exists() else name

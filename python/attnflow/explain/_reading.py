@@ -1,0 +1,280 @@
+"""What a model reads, and what is known of each of its positions: texts, chats, pairs of texts, images, sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .._positions import is_many
+from ..attribution import Grid
+from ..errors import InvalidArgumentError
+
+__all__ = [
+    "Reading",
+    "is_chat",
+    "located",
+    "read_arrays",
+    "read_text",
+    "short",
+    "text_part",
+    "with_output",
+    "with_target",
+]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One text (image, recording) as the model sees it; sequences have one entry a position.
+
+    An encoder-decoder's positions are those of its source, `n_source` many, and behind them its decoder's.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    """Token ids that the model reads, or its encoder; of what is no text, none."""
+    tokens: tuple[str, ...]
+    offsets: tuple[tuple[int, int] | None, ...]
+    special: tuple[bool, ...]
+    start: int | None = None
+    """Position of the start token."""
+    cls: int | None = None
+    """Position of the class token."""
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    """What the model reads beside token ids, a batch of one."""
+    n_source: int = 0
+    decoder_ids: tuple[int, ...] = ()
+    """Token ids that the decoder behind an encoder reads."""
+    said: tuple[int, ...] = ()
+    """Token ids the model said, or was made to say."""
+    first: int = 0
+    """The position whose output is the first of `said`."""
+    grid: Grid | None = None
+
+    @property
+    def inner(self) -> list[int]:
+        """Positions of the tokens that were given or said, special ones aside."""
+        return [position for position, special in enumerate(self.special) if not special]
+
+    @property
+    def extent(self) -> tuple[int, str, str]:
+        """How many positions there are, and of what, for the reading of positions."""
+        return len(self.tokens), "the input", "token" if self.grid is None else "position"
+
+    def name(self, positions: Sequence[int]) -> str:
+        """Positions in words, for a label."""
+        if len(positions) > 3:
+            return f"{len(positions)} positions"
+        return ", ".join(f"{self.tokens[position].strip()!r}" for position in positions)
+
+
+def text_part(processor: Any) -> Any:
+    """The tokenizer in a processor of several kinds of input, or the tokenizer itself."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def is_chat(text: Any) -> bool:
+    """Whether this is a conversation: messages, each a mapping with a role."""
+    return is_many(text) and all(isinstance(message, Mapping) and "role" in message for message in text)
+
+
+def read_text(tokenizer: Any, text: Any, causal: bool, start_token: Literal["auto"] | bool) -> Reading:
+    """A text or a conversation, tokenized."""
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    chat = not isinstance(text, str)
+    if chat:
+        messages, text = list(text), _rendered(tokenizer, text)
+    # Not verbose: that a text is too long is said once, by the capture.
+    encoding = tokenizer(
+        text,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=fast,
+        truncation=False,
+        verbose=False,
+        # The template writes a conversation's special tokens itself.
+        **({"add_special_tokens": False} if chat else {}),
+    )
+    ids = [int(token) for token in encoding["input_ids"]]
+    special = [bool(flag) for flag in encoding["special_tokens_mask"]]
+    if chat:
+        _verify_chat(tokenizer, messages, ids)
+        known_special = set(getattr(tokenizer, "all_special_ids", ()))
+        special = [token in known_special for token in ids]
+    spans = encoding["offset_mapping"] if fast else [None] * len(ids)
+    offsets: list[tuple[int, int] | None] = [
+        None if span is None or hidden or span[0] == span[1] else (int(span[0]), int(span[1]))
+        for span, hidden in zip(spans, special, strict=True)
+    ]
+    if all(special):
+        raise InvalidArgumentError(f"the text {text!r} holds no token: there is nothing to explain")
+
+    known = [getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos")]
+    begin = next((token for token in known if token is not None), None)
+    start = 0 if special[0] or (causal and ids[0] == begin) else None
+    if start is None and (start_token is True or (start_token == "auto" and causal and not chat)):
+        if begin is not None:
+            ids, special, offsets, start = [begin, *ids], [True, *special], [None, *offsets], 0
+        elif start_token is True:
+            raise InvalidArgumentError(f"start_token=True, but {type(tokenizer).__name__} has neither a bos nor an eos")
+    elif start == 0 and start_token is False and not special[0]:
+        start = None  # written in the text, and a token like any other if it is wanted so
+    if start is not None:
+        special[start] = True
+    if not any(not flag for flag in special):
+        raise InvalidArgumentError(f"the text {text!r} holds no token but a start token: there is nothing to explain")
+    cls_id = getattr(tokenizer, "cls_token_id", None)
+    cls = 0 if special[0] and not causal and cls_id is not None and ids[0] == cls_id else None
+    return Reading(
+        text=text,
+        ids=tuple(ids),
+        tokens=tuple(str(tokenizer.decode([token])) for token in ids),
+        offsets=tuple(offsets),
+        special=tuple(special),
+        start=start,
+        cls=cls,
+    )
+
+
+def _rendered(tokenizer: Any, messages: Any) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except (AttributeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"the text is a conversation, and {type(tokenizer).__name__} has no chat template for it: {error}"
+        ) from error
+
+
+def _verify_chat(tokenizer: Any, messages: Any, ids: list[int]) -> None:
+    """Assert that the rendered conversation was tokenized as the template's own ids: nothing doubled, nothing lost."""
+    wanted = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    own = [int(token) for token in wanted["input_ids"]]
+    if own != ids:
+        raise InvalidArgumentError(
+            f"the chat template makes {len(own)} ids of the conversation and its rendered text {len(ids)} others: pass "
+            "the text as the model is to read it"
+        )
+
+
+def with_output(reading: Reading, tokenizer: Any, said: Sequence[int]) -> Reading:
+    """A decoder's text followed by what it said, whose last token it does not read again."""
+    shown = _decoded(reading, tokenizer, said[:-1], reading.text)
+    return replace(
+        reading,
+        text=shown.text,
+        ids=(*reading.ids, *said[:-1]),
+        tokens=(*reading.tokens, *shown.tokens),
+        offsets=(*reading.offsets, *shown.offsets),
+        special=(*reading.special, *shown.special),
+        said=tuple(said),
+        first=len(reading.ids) - 1,
+    )
+
+
+def with_target(reading: Reading, tokenizer: Any, decoder_ids: Sequence[int], said: Sequence[int]) -> Reading:
+    """An encoder's text followed by what the decoder reads, and what it said at each of those positions."""
+    start, n = len(decoder_ids) - len(said), len(reading.tokens)
+    head = [str(tokenizer.decode([token])) for token in decoder_ids[: start + 1]]
+    shown = _decoded(reading, tokenizer, decoder_ids[start + 1 :], f"{reading.text}\n" if reading.text else "")
+    return replace(
+        reading,
+        text=shown.text,
+        decoder_ids=tuple(decoder_ids),
+        tokens=(*reading.tokens, *head, *shown.tokens),
+        offsets=(*reading.offsets, *[None] * len(head), *shown.offsets),
+        special=(*reading.special, *[True] * len(head), *shown.special),
+        n_source=n,
+        said=tuple(said),
+        first=n + start,
+    )
+
+
+def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str) -> Reading:
+    """Tokens as they continue a text, with their places in it."""
+    hidden = set(getattr(tokenizer, "all_special_ids", ()))
+    offsets: list[tuple[int, int] | None] = []
+    spoken: list[int] = []
+    so_far = ""
+    for token in ids:
+        if token in hidden:
+            offsets.append(None)
+            continue
+        spoken.append(token)
+        longer = str(tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        # Half a character is shown as a mark that the rest of it replaces.
+        same = next(
+            (i for i, (a, b) in enumerate(zip(so_far, longer, strict=False)) if a != b), min(len(so_far), len(longer))
+        )
+        offsets.append((len(text) + same, len(text) + len(longer)) if len(longer) > same else None)
+        so_far = longer
+    end = len(text) + len(so_far)
+    return replace(
+        reading,
+        text=text + so_far,
+        tokens=tuple(str(tokenizer.decode([token])) for token in ids),
+        offsets=tuple(None if span is None else (min(span[0], end), min(span[1], end)) for span in offsets),
+        special=tuple(token in hidden for token in ids),
+    )
+
+
+# -- images and sound ------------------------------------------------------------------------------------------------
+
+
+def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
+    """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
+    if isinstance(given, Mapping):
+        arrays = dict(given)
+    else:
+        main = getattr(model, "main_input_name", "")
+        part = getattr(processor, "image_processor", None) or getattr(processor, "feature_extractor", None) or processor
+        if not callable(part):
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads {main}, and to make them of {type(given).__name__} its processor is "
+                f"needed: pass it as the tokenizer, got {type(processor).__name__}"
+            )
+        if main == "pixel_values":
+            arrays = dict(part(images=given, return_tensors="pt"))
+        else:
+            rate = {"sampling_rate": part.sampling_rate} if hasattr(part, "sampling_rate") else {}
+            arrays = dict(part(given, return_tensors="pt", **rate))
+    return Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)
+
+
+def located(reading: Reading, model: Any, n: int) -> Reading:
+    """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
+    pixels = reading.arrays.get("pixel_values")
+    grid, leading = (Grid(0, (n,)), 0) if pixels is None else _patches(model, tuple(pixels.shape), n)
+    if grid is None:
+        names = [f"position {index}" for index in range(n)]
+    elif len(grid.shape) == 1:
+        names = [f"frame {index}" for index in range(n)]
+    else:
+        names = ["[CLS]", *(f"[REG{index}]" for index in range(1, leading))][:leading]
+        names += [f"patch {row},{column}" for row in range(grid.shape[0]) for column in range(grid.shape[1])]
+    return replace(
+        reading,
+        tokens=(*names, *reading.tokens),
+        offsets=(*[None] * n, *reading.offsets),
+        special=(*(position < leading for position in range(n)), *reading.special),
+        cls=0 if leading else None,
+        n_source=n if reading.decoder_ids else 0,
+        first=reading.first + n,
+        grid=grid,
+    )
+
+
+def _patches(model: Any, shape: tuple[int, ...], n: int) -> tuple[Grid | None, int]:
+    """The grid of patches, behind as many other tokens as are left over; None if the patches do not fit."""
+    config = model.config
+    config = getattr(config, "vision_config", None) or config
+    size = getattr(config, "patch_size", None)
+    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    if len(sides) != 2 or len(shape) != 4:
+        return None, 0
+    rows, columns = shape[2] // sides[0], shape[3] // sides[1]
+    leading = n - rows * columns
+    return (Grid(leading, (rows, columns)), leading) if 0 <= leading < n and rows * columns > 0 else (None, 0)
+
+
+def short(text: str) -> str:
+    """At most 60 characters, for a message."""
+    return text if len(text) <= 60 else text[:57] + "..."
