@@ -12,24 +12,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import matrices, maxflow
+from . import _links, matrices, maxflow
+from ._links import AnyLink
 from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .matrices import Heads
 from .maxflow import Algorithm, Flows, Link, Progress
-from .storage import SparseMatrix, Stored, TriangularMatrix, as_capacities, entries, from_scipy, thresholds
+from .storage import SparseMatrix, TriangularMatrix, thresholds
 
 __all__ = ["Network"]
-
-AnyLink = Link | tuple[int, int, Any] | tuple[int, int, Any, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A flow network: blocks of nodes joined by links, from the inputs in block 0 to the outputs in the last block.
 
-    Made by :meth:`encoder`, :meth:`decoder` or :meth:`from_blocks`. Links hold views of the caller's arrays where
-    nothing had to be computed: do not change those while the network is in use.
+    Made by :meth:`encoder`, :meth:`decoder` or :meth:`from_blocks`. Links hold views of the
+    caller's arrays where nothing had to be computed: do not change those while the network is in use.
 
     Attributes
     ----------
@@ -37,6 +36,9 @@ class Network:
         Number of nodes of each block.
     links : tuple of maxflow.Link
         Edges between two blocks each. Where :meth:`encoder` or :meth:`decoder` made the network, link l is layer l.
+    inputs : tuple of int
+        The blocks that hold inputs, in order: block 0 alone, or one a stack. Sources count through their positions one
+        block after the other.
 
     Examples
     --------
@@ -52,6 +54,7 @@ class Network:
 
     sizes: tuple[int, ...]
     links: tuple[Link, ...]
+    inputs: tuple[int, ...] = (0,)
 
     @classmethod
     def encoder(
@@ -187,18 +190,20 @@ class Network:
         )
 
     @classmethod
-    def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink]) -> Network:
+    def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink], *, inputs: Sequence[int] = (0,)) -> Network:
         """Any network of blocks: several stacks, skip connections, generated tokens that are read again.
 
         Parameters
         ----------
         sizes : sequence of int
-            Number of nodes of each block; block 0 holds the inputs, the last one the outputs.
+            Number of nodes of each block; the last one holds the outputs.
         links : iterable of maxflow.Link, (giver, receiver, capacities) or (giver, receiver, diagonal, offset)
             ``capacities[j, k]`` is the capacity from node k of the giver to node j of the receiver. A vector over the
             giver's nodes is a diagonal: node k to node k + offset (0 where not given). ``inf`` is unbounded. Several
             links may join the same two blocks. numpy arrays, torch tensors, :class:`attnflow.TriangularMatrix`,
             :class:`attnflow.SparseMatrix`, or matrices of scipy.sparse.
+        inputs : sequence of int
+            The blocks that hold inputs, in the order in which sources count through them.
 
         Returns
         -------
@@ -207,7 +212,8 @@ class Network:
         Raises
         ------
         InvalidArgumentError
-            Fewer than two blocks, an empty block, a link from a block to itself or to no block.
+            Fewer than two blocks, an empty block, a link from a block to itself or to no block; no block of inputs, a
+            repeated one, one that does not exist or the last one.
         InvalidCapacityError
             Capacities of the wrong shape or dtype, NaN or negative (with the place of the first), or no link at all.
 
@@ -226,65 +232,20 @@ class Network:
         """
         counts = items(sizes, "sizes", "a sequence of ints")
         blocks = tuple(integer(size, f"sizes[{block}]") for block, size in enumerate(counts))
-        made = []
-        for index, entry in enumerate(items(links, "links", "a sequence of links")):
-            if isinstance(entry, Link):
-                giver, receiver, capacities, offset = entry.giver, entry.receiver, entry.capacities, entry.offset
-            elif isinstance(entry, (tuple, list)) and len(entry) in (3, 4):
-                giver, receiver, capacities, offset = (*entry, 0) if len(entry) == 3 else entry
-            else:
-                raise InvalidArgumentError(
-                    f"link {index} is {entry!r}: it must be a Link, (giver, receiver, capacities) or"
-                    " (giver, receiver, diagonal, offset)"
-                )
-            place = f"link {index}"
-            array = from_scipy(capacities, place)
-            array = array if isinstance(array, Stored) else matrices.real(array, place)
-            if array.ndim not in (1, 2):
-                raise InvalidCapacityError(
-                    f"{place} has capacities of shape {tuple(array.shape)}: a matrix or a diagonal is needed"
-                )
-            matrices.check_entries(array, place, ("receiver", "giver")[-array.ndim :], unbounded=True)
-            made.append(
-                Link(
-                    integer(giver, f"links[{index}].giver"),
-                    integer(receiver, f"links[{index}].receiver"),
-                    array if isinstance(array, Stored) else matrices.host(array),
-                    integer(offset, f"links[{index}].offset"),
-                )
-            )
-        return cls(blocks, tuple(made))
+        return cls(blocks, tuple(_links.read(links)), tuple(items(inputs, "inputs", "a sequence of blocks")))
 
     def __post_init__(self) -> None:
-        links = [_readable(link, f"link {index}") for index, link in enumerate(self.links)]
+        links = [_links.readable(link, f"link {index}") for index, link in enumerate(self.links)]
         object.__setattr__(self, "links", tuple(links))
         if len(self.sizes) < 2:
             raise InvalidArgumentError(f"sizes={self.sizes}: a network needs two blocks at least, inputs and outputs")
         for block, size in enumerate(self.sizes):
             if size < 1:
                 raise InvalidArgumentError(f"block {block} has {size} nodes: at least 1 is needed (sizes={self.sizes})")
+        object.__setattr__(self, "inputs", _links.input_blocks(self.inputs, self.sizes))
         if not self.links:
             raise InvalidCapacityError(f"a network of blocks {self.sizes} without any link: at least one is needed")
-        for index, link in enumerate(self.links):
-            for end, block in (("giver", link.giver), ("receiver", link.receiver)):
-                if not 0 <= block < len(self.sizes):
-                    raise InvalidArgumentError(
-                        f"link {index}: {end}={block} names no block; there are {len(self.sizes)}: {self.sizes}"
-                    )
-            if link.giver == link.receiver:
-                raise InvalidArgumentError(
-                    f"link {index} joins block {link.giver} to itself: blocks have no inner edges"
-                )
-            shape, giver, receiver = np.shape(link.capacities), self.sizes[link.giver], self.sizes[link.receiver]
-            if shape not in ((receiver, giver), (giver,)):
-                raise InvalidCapacityError(
-                    f"link {index} from block {link.giver} to block {link.receiver} has capacities of shape {shape}:"
-                    f" ({receiver}, {giver}) is needed, or ({giver},) for a diagonal"
-                )
-            if link.offset and len(shape) == 2:
-                raise InvalidArgumentError(
-                    f"link {index} has offset={link.offset} with capacities of shape {shape}: only a diagonal has one"
-                )
+        _links.check(self.links, self.sizes)
 
     def pooled(self, positions: Iterable[int] | None = None) -> Network:
         """The network followed by mean pooling: a further block of one node, fed 1/m by each of m output positions.
@@ -319,7 +280,7 @@ class Network:
         weights = np.zeros((1, size), dtype=dtype)
         weights[0, chosen] = 1 / len(chosen)
         weights.flags.writeable = False
-        return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)))
+        return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)), self.inputs)
 
     def sparsified(self, *, keep: int | None = None, below: float | None = None) -> Network:
         """The network of its larger edges, with certified intervals for the flows of all. Diagonals stay as they are.
@@ -356,7 +317,7 @@ class Network:
             else replace(link, capacities=SparseMatrix.from_dense(link.capacities, keep=keep, below=below))
             for link in self.links
         ]
-        return Network(self.sizes, tuple(links))
+        return replace(self, links=tuple(links))
 
     def source_flows(
         self,
@@ -379,7 +340,9 @@ class Network:
             Positions of the last block, negative ones counting from the end. A sequence or set inside the sequence is
             joined in one super sink, and so is a set in its place.
         sources : the same, or None
-            Positions of block 0; a sequence or set inside is joined in one super source. None means each of them.
+            Positions of the inputs; a sequence or set inside is joined in one super source. None means each of them.
+            Where several blocks hold inputs, positions count on from one to the next: of an encoder-decoder with n and
+            m of them, 0 ... n - 1 are the encoder's and n ... n + m - 1 the decoder's.
         threads, algorithm, bottlenecks, cuts, flows, check, progress
             As for :func:`attnflow.maxflow.layered`.
 
@@ -404,13 +367,13 @@ class Network:
         array([[0.333, 0.333, 0.333],
                [0.667, 0.667, 0.667]])
         """
-        first, top = self.sizes[0], len(self.sizes) - 1
-        givers = groups(range(first) if sources is None else sources, "sources", first, 0)
+        top, nodes = len(self.sizes) - 1, [(block, k) for block in self.inputs for k in range(self.sizes[block])]
+        givers = groups(range(len(nodes)) if sources is None else sources, "sources", len(nodes), *self.inputs)
         receivers = groups(sinks, "sinks", self.sizes[top], top)
         return maxflow.blocks(
             self.sizes,
             self.links,
-            sources=[[(0, position) for position in group] for group in givers],
+            sources=[[nodes[position] for position in group] for group in givers],
             sinks=[[(top, position) for position in group] for group in receivers],
             threads=threads,
             algorithm=algorithm,
@@ -423,13 +386,13 @@ class Network:
 
     @property
     def n_positions(self) -> int:
-        """Number of input positions: the nodes of block 0."""
-        return self.sizes[0]
+        """Number of input positions: the nodes of all blocks that hold inputs."""
+        return sum(self.sizes[block] for block in self.inputs)
 
     @property
     def n_layers(self) -> int:
-        """Number of blocks after the inputs: the layers of a layered network, and one for a pooling on top."""
-        return len(self.sizes) - 1
+        """Number of blocks after the inputs: the layers or sublayers of all stacks, and one for a pooling on top."""
+        return len(self.sizes) - len(self.inputs)
 
     @property
     def n_nodes(self) -> int:
@@ -439,7 +402,7 @@ class Network:
     @cached_property
     def n_edges(self) -> int:
         """Number of edges of positive capacity, dropped ones aside, counted in one pass on first use."""
-        return sum(_count_edges(link, self.sizes[link.receiver]) for link in self.links)
+        return sum(_links.n_edges(link, self.sizes[link.receiver]) for link in self.links)
 
     @property
     def nbytes(self) -> int:
@@ -448,7 +411,8 @@ class Network:
 
     def __repr__(self) -> str:
         sizes = str(self.sizes) if len(self.sizes) <= 8 else f"({self.sizes[0]}, ..., {self.sizes[-1]})"
-        return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges})"
+        inputs = "" if self.inputs == (0,) else f", inputs={self.inputs}"
+        return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges}{inputs})"
 
     @classmethod
     def _layered(cls, layers: Iterable[Any]) -> Network:
@@ -466,16 +430,3 @@ def _store(storage: str, keep: int | None, below: float | None) -> Callable[[Any
     if storage == "triangle":
         raise InvalidArgumentError(f'storage="triangle" keeps every edge, but keep={keep!r}, below={below!r} drop some')
     return lambda layer: SparseMatrix.from_dense(layer, keep=keep, below=below)
-
-
-def _readable(link: Link, name: str) -> Link:
-    """With an array, or a matrix of a storage of its own, where lists or tensors were given."""
-    capacities = as_capacities(link.capacities, name)
-    return link if capacities is link.capacities else replace(link, capacities=capacities)
-
-
-def _count_edges(link: Link, n_receivers: int) -> int:
-    capacities = entries(link.capacities)
-    if link.capacities.ndim == 1:  # edges k -> k + offset that end outside the receiver do not exist
-        capacities = capacities[max(0, -link.offset) : max(0, n_receivers - link.offset)]
-    return int(np.count_nonzero(capacities))
