@@ -5,14 +5,14 @@ Contributions may be numpy arrays or torch tensors on any device; :mod:`attnflow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from . import _links, matrices, maxflow
+from . import _encoder_decoder, _links, matrices, maxflow
 from ._links import AnyLink
 from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
@@ -27,7 +27,7 @@ __all__ = ["Network"]
 class Network:
     """A flow network: blocks of nodes joined by links, from the inputs in block 0 to the outputs in the last block.
 
-    Made by :meth:`encoder`, :meth:`decoder` or :meth:`from_blocks`. Links hold views of the
+    Made by :meth:`encoder`, :meth:`decoder`, :meth:`encoder_decoder` or :meth:`from_blocks`. Links hold views of the
     caller's arrays where nothing had to be computed: do not change those while the network is in use.
 
     Attributes
@@ -188,6 +188,84 @@ class Network:
         return cls._layered(
             map(store, matrices.capacities(contributions, residual, heads, calibration, visible, causal=True))
         )
+
+    @classmethod
+    def encoder_decoder(
+        cls,
+        encoder: Any,
+        decoder: Any,
+        cross: Any,
+        *,
+        residual: float = 0.5,
+        heads: Heads = "mean",
+        calibration: Literal["excess"] | None = None,
+        visible: Mapping[str, Any] | Sequence[Any] | None = None,
+        kept: Sequence[Any] | None = None,
+        merge: Literal["sublayers", "single"] = "sublayers",
+        keep: int | None = None,
+        below: float | None = None,
+    ) -> Network:
+        """The network of a model of two stacks: an encoder, and a causal decoder that attends to its last layer.
+
+        Parameters
+        ----------
+        encoder, decoder : as `contributions` of :meth:`encoder`
+            Self-attention of L encoder layers over n positions and of M decoder layers over m. Nothing of the decoder's
+            may lie above the diagonal.
+        cross : the same, but (m, n) where those have (n, n)
+            Attention of each decoder layer's m positions to the encoder's n. Drawn in turn with the decoder's layers.
+        residual, heads, keep, below
+            As for :meth:`encoder`, for all three. Diagonals are never sparse.
+        calibration : None or "excess"
+            As for :meth:`encoder`, N being the sum of all that a position draws on, divided by the number of positions
+            that it can draw on (Notes).
+        visible : mapping of "encoder", "decoder", "cross", or those three in that order, optional
+            As for :meth:`encoder`, each; of "cross", how many encoder positions each decoder position sees.
+        kept : sequence of M arrays (m,), optional
+            For contributions that hold the residual, with ``residual=0``: what each decoder position keeps of itself in
+            that layer's cross-attention, beside its row of `cross`.
+        merge : "sublayers" or "single"
+            Whether a decoder layer is two blocks, or one that both attentions feed (Notes).
+
+        Returns
+        -------
+        Network
+            ``inputs`` are block 0 and block L + 1: sources 0 ... n - 1 are the encoder's positions, those from n on the
+            decoder's. Links are the encoder's layers, then of each decoder layer self-attention, cross-attention and,
+            where there is one, the diagonal.
+
+        Raises
+        ------
+        InvalidCapacityError
+            As for :meth:`encoder` and :meth:`decoder`; matrices of `cross` that are not (m, n), or fewer or more of
+            them than decoder layers; entries of `kept` that are not (m,), finite and non-negative.
+        InvalidArgumentError
+            As for :meth:`encoder`; an unknown `merge`, `kept` beside a residual or "single", or not one entry a layer.
+
+        Notes
+        -----
+        "sublayers": C = (1 - r) A + r I from D(l - 1) to a block between; then (1 - r) A from the encoder's last block
+        to D(l), and from the block between a diagonal of r, or `kept`. With neither, cross-attention alone feeds D(l).
+        A row's null model there has n givers, and the position itself where there is a diagonal.
+
+        "single": r I + (1 - r)/2 A from D(l - 1) and (1 - r)/2 A from the encoder's last block, straight to D(l). The
+        null model of the two parts is one: n givers, and the j + 1 that position j of the decoder sees.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import attnflow
+        >>> encoder, decoder, cross = np.full((2, 3, 3), 1 / 3), np.eye(2)[None], np.array([[[0.5, 0.5, 0], [0, 0, 1]]])
+        >>> network = attnflow.Network.encoder_decoder(encoder, decoder, cross)
+        >>> network
+        Network(sizes=(3, 3, 3, 2, 2, 2), n_layers=4, n_edges=25, inputs=(0, 3))
+        >>> network.source_flows([0, 1]).values.round(3)
+        array([[0.5, 0.5, 0.5, 0.5, 0. ],
+               [0.5, 0.5, 0.5, 0. , 0.5]])
+        """
+        store = _store("dense", keep, below)
+        options = _encoder_decoder.checked(residual, heads, calibration, visible, kept, merge)
+        return cls(*_encoder_decoder.wired(encoder, decoder, cross, options, store))
 
     @classmethod
     def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink], *, inputs: Sequence[int] = (0,)) -> Network:
