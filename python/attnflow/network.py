@@ -325,6 +325,58 @@ class Network:
             raise InvalidCapacityError(f"a network of blocks {self.sizes} without any link: at least one is needed")
         _links.check(self.links, self.sizes)
 
+    def chained(self, generated: Iterable[int]) -> Network:
+        """The network in which generated tokens are read again: what flowed into one counts for what it came from.
+
+        A further link feeds position g of the last block of inputs from position g - 1 of the last block, which
+        predicted it, without limit, for each g in `generated`. Meant for causal models, whose nodes stay acyclic.
+
+        Parameters
+        ----------
+        generated : iterable of int
+            Positions of the last block of inputs (of an encoder-decoder, the decoder's), negative ones counting from
+            the end. Not 0, which nothing comes before.
+
+        Returns
+        -------
+        Network
+            One link more. A generated token may still be a source, as if it had not been generated: what enters a
+            source does not count.
+
+        Raises
+        ------
+        InvalidArgumentError
+            No position, a repeated one, one out of range, position 0; a last block of another size than the inputs, as
+            that of a pooled network (pool afterwards).
+
+        Examples
+        --------
+        Position 1 draws on position 0 alone, which only counts for position 2 if token 2 is what position 1 predicted:
+
+        >>> import numpy as np
+        >>> import attnflow
+        >>> layer = np.array([[1.0, 0, 0], [0.25, 0.75, 0], [0, 0, 1]])
+        >>> network = attnflow.Network.decoder([layer], residual=0.0)
+        >>> network.source_flows().values, network.chained([2]).source_flows().values
+        (array([[0., 0., 1.]]), array([[0.25, 0.75, 1.  ]]))
+        """
+        first, last = self.inputs[-1], len(self.sizes) - 1
+        size, top = self.sizes[first], self.sizes[last]
+        if size != top:
+            raise InvalidArgumentError(
+                f"block {last} has {top} nodes, the inputs of block {first} have {size}: a chain leads from each"
+                " position of the one to the next position of the other"
+            )
+        chosen = distinct(generated, "generated", size, f"block {first}")
+        if 0 in chosen:
+            raise InvalidArgumentError(
+                f"generated[{chosen.index(0)}] is position 0 of block {first}: no position comes before to predict it"
+            )
+        again = np.zeros(size, dtype=np.float32)
+        again[np.array(chosen) - 1] = np.inf
+        again.flags.writeable = False
+        return replace(self, links=(*self.links, Link(last, first, again, 1)))
+
     def pooled(self, positions: Iterable[int] | None = None) -> Network:
         """The network followed by mean pooling: a further block of one node, fed 1/m by each of m output positions.
 
