@@ -63,9 +63,12 @@ def distinct(given: Any, name: str, size: int, of: str, noun: str = "node") -> l
     return chosen
 
 
-def groups(given: Any, name: str, size: int, block: int) -> list[list[int]]:
-    """Positions of one block: one, or a sequence of positions and of sets of them, a list for each."""
-    of = f"block {block}"
+def groups(given: Any, name: str, size: int, *blocks: int) -> list[list[int]]:
+    """Positions of one block: one, or a sequence of positions and of sets of them, a list for each.
+
+    Of several blocks, they count through one after the other, `size` in all.
+    """
+    of = f"block {blocks[0]}" if len(blocks) == 1 else f"the row of blocks {', '.join(map(str, blocks))}"
 
     def read(value: Any, where: str) -> int:
         return as_position(value, where, size, of)

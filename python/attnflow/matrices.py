@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +18,118 @@ from ._positions import integer, is_many, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .storage import entries, place, whole
 
-__all__ = ["Heads", "capacities", "check_entries", "host", "real"]
+__all__ = [
+    "Heads",
+    "PerLayer",
+    "capacities",
+    "check_entries",
+    "check_options",
+    "excess",
+    "floating",
+    "host",
+    "layer_name",
+    "mixed",
+    "real",
+    "reduced",
+    "seen_by",
+]
 
 Array = NDArray[Any]
 Heads = Literal["mean", "max", "min"] | int | Sequence[float]
 
 
 def capacities(
-    contributions: Any, residual: float, heads: Heads, calibration: str | None, visible: Any, *, causal: bool
+    contributions: Any,
+    residual: float,
+    heads: Heads,
+    calibration: str | None,
+    visible: Any,
+    *,
+    causal: bool,
+    part: str = "",
 ) -> Iterator[Array]:
     """The capacities of each layer, (n, n) on the host, by the rules of :meth:`Network.encoder` and `decoder`.
 
-    Layers are drawn one at a time, each when it is asked for: nothing here holds on to the one before.
+    Layers are drawn one at a time, each when it is asked for: nothing here holds on to the one before. `part` is what
+    errors call the stack, where a model has several.
     """
+    check_options(residual, calibration)
+    seen = PerLayer(visible, "visible", part)
+    index = 0
+    for matrix in reduced(contributions, heads, part, causal=causal):
+        name = layer_name(part, index)
+        n = matrix.shape[0]
+        counts = seen_by(seen, index, np.arange(1, n + 1) if causal else np.full(n, n))
+        if residual:
+            matrix = mixed(floating(matrix, name), 1 - float(residual), residual)
+        if calibration:
+            (matrix,) = excess([floating(matrix, name)], counts)
+        yield host(matrix)
+        del matrix
+        index += 1
+    seen.check_length(index)
+
+
+def check_options(residual: Any, calibration: Any) -> None:
+    """Raise where one of them is none of the choices."""
     if isinstance(residual, (bool, np.bool_)) or not isinstance(residual, (int, float, np.floating, np.integer)):
         raise InvalidArgumentError(f"residual={residual!r}: a number from 0 to 1 is needed")
     if not 0 <= residual <= 1:
         raise InvalidArgumentError(f"residual={residual!r} is outside 0..1, r in C = (1 - r) A + r I")
     if calibration is not None and not (isinstance(calibration, str) and calibration == "excess"):
         raise InvalidArgumentError(f'calibration={calibration!r} is unknown: choose None or "excess"')
-    reduce = _head_reduction(heads)
-    seen = None if visible is None else items(visible, "visible", "a sequence of one entry a layer, None or counts")
 
-    def capacities_of(index: int, array: Any) -> Array:
-        name = f"layer {index}"
-        counts = _visible(seen, index, array.shape[-1], causal)
+
+class PerLayer:
+    """A sequence of one entry a layer, or None; how many layers there are is known when the last one is drawn."""
+
+    def __init__(self, given: Any, name: str, part: str = "", entry: str = "None or counts") -> None:
+        self.name = f"{name}[{part!r}]" if part else name
+        rule = f"a sequence of one entry a layer, {entry}"
+        self._entries = None if given is None else items(given, self.name, rule)
+
+    def __getitem__(self, index: int) -> Any:
+        """None everywhere, where there is no sequence."""
+        if self._entries is None:
+            return None
+        if index >= len(self._entries):
+            self._refuse(f"{index + 1} or more")
+        return self._entries[index]
+
+    def check_length(self, n_layers: int) -> None:
+        """Raise where entries are left over."""
+        if self._entries is not None and len(self._entries) != n_layers:
+            self._refuse(str(n_layers))
+
+    def _refuse(self, needed: str) -> NoReturn:
+        held = len(self._entries or [])
+        raise InvalidArgumentError(f"{self.name} has {held} entries; one a layer is needed: {needed}")
+
+
+def seen_by(visible: PerLayer, index: int, default: Array) -> Array:
+    """How many positions each position of a layer sees, (n,): as many as `default` says, or fewer."""
+    given, n = visible[index], len(default)
+    if given is None:
+        return default
+    name = f"{visible.name}[{index}]"
+    counts = host(real(given, name))
+    if counts.shape != (n,) or counts.dtype.kind not in "iu":
+        raise InvalidArgumentError(f"{name} has shape {counts.shape} and dtype {counts.dtype}: {n} integers are needed")
+    wrong = np.flatnonzero((counts < 1) | (counts > default))
+    if wrong.size:
+        j = int(wrong[0])
+        raise InvalidArgumentError(
+            f"{name} says that position {j} sees {counts[j]} positions: it sees 1 to {default[j]}"
+        )
+    return counts.astype(np.int64)  # sums of narrow integers would wrap around
+
+
+def reduced(
+    contributions: Any, heads: Heads, part: str = "", *, shape: tuple[int, int] | None = None, causal: bool = False
+) -> Iterator[Any]:
+    """One checked matrix a layer, where it lies, its heads reduced: square, or of the `shape` that is asked for."""
+    reduce = _head_reduction(heads)
+    for name, array in _layers(contributions, part, shape):
         check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
         with np.errstate(over="ignore"):  # refused below, by name
             matrix = reduce(array, name)
@@ -50,40 +137,14 @@ def capacities(
             check_entries(matrix, f"{name}, its heads reduced,", ("receiver", "giver"))
         if causal:
             _check_causal(matrix, name)
-        if residual:
-            matrix = _mix(_floating(matrix, name), float(residual))
-        if calibration:
-            matrix = _excess(_floating(matrix, name), counts)
-        return host(matrix)
-
-    n_layers = 0
-    for array in _layers(contributions):
-        yield capacities_of(n_layers, array)
         del array
-        n_layers += 1
-    if seen is not None and len(seen) != n_layers:
-        raise InvalidArgumentError(f"visible has {len(seen)} entries; one a layer is needed: {n_layers}")
+        yield matrix
+        del matrix
 
 
-def _visible(seen: list[Any] | None, index: int, n: int, causal: bool) -> Array:
-    """How many positions each position of a layer sees, (n,); by default all, or all up to itself."""
-    default = np.arange(1, n + 1) if causal else np.full(n, n)
-    if seen is None:
-        return default
-    if index >= len(seen):
-        raise InvalidArgumentError(f"visible has {len(seen)} entries; one a layer is needed: {index + 1} or more")
-    counts = default if seen[index] is None else host(real(seen[index], f"visible[{index}]"))
-    if counts.shape != (n,) or counts.dtype.kind not in "iu":
-        raise InvalidArgumentError(
-            f"visible[{index}] has shape {counts.shape} and dtype {counts.dtype}: {n} integers are needed"
-        )
-    wrong = np.flatnonzero((counts < 1) | (counts > default))
-    if wrong.size:
-        j = int(wrong[0])
-        raise InvalidArgumentError(
-            f"visible[{index}] says that position {j} sees {counts[j]} positions: it sees 1 to {default[j]}"
-        )
-    return counts
+def layer_name(part: str, index: int) -> str:
+    """What errors call a layer."""
+    return f"{part} layer {index}" if part else f"layer {index}"
 
 
 # ---- arrays: each function has one branch for numpy and one for torch ----------------------------------------------
@@ -121,38 +182,42 @@ def _dtype_message(name: str, dtype: Any) -> str:
     return f"{name} has dtype {dtype}: capacities must be real numbers of 64 bits at most, floating or integer"
 
 
-def _layers(contributions: Any) -> Iterator[Any]:
-    """One (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong with which."""
-    form = "(L, n, n), (L, H, n, n) or an iterable of (n, n), (H, n, n) or (1, H, n, n) arrays"
+def _layers(contributions: Any, part: str, shape: tuple[int, int] | None) -> Iterator[tuple[str, Any]]:
+    """A name and one (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong.
+
+    Where a `shape` is given, (m, n) or (H, m, n) of that.
+    """
+    of, a = part or "contributions", "m, n" if shape else "n, n"
+    form = f"(L, {a}), (L, H, {a}) or an iterable of ({a}), (H, {a}) or (1, H, {a}) arrays"
     if (
         contributions is None
         or isinstance(contributions, (str, bytes, dict))
         or callable(getattr(contributions, "tocsr", None))  # of scipy, and one layer
         or not isinstance(contributions, Iterable)
     ):
-        raise InvalidCapacityError(f"contributions must be {form}, not {type(contributions).__name__}")
+        raise InvalidCapacityError(f"{of} must be {form}, not {type(contributions).__name__}")
     whole = _torch_of(contributions) is not None or isinstance(contributions, np.ndarray)
-    shape = tuple(getattr(contributions, "shape", ())) if whole else ()
+    held = tuple(getattr(contributions, "shape", ())) if whole else ()
     if whole:
-        if len(shape) not in (3, 4, 5):
-            raise InvalidCapacityError(f"contributions of shape {shape}: {form} is needed; one layer has L = 1")
-        contributions = real(contributions, "contributions")
+        if len(held) not in (3, 4, 5):
+            raise InvalidCapacityError(f"{of} of shape {held}: {form} is needed; one layer has L = 1")
+        contributions = real(contributions, of)
     index, n = 0, 0
     for given in contributions:  # not enumerate(), which would keep a layer while the next one is drawn
-        array = _layer(given, f"layer {index}", n)
+        name = layer_name(part, index)
+        array = _layer(given, name, a)
+        _check_shape(array, name, shape, n)
         del given
         n = array.shape[-1]
-        yield array
+        yield name, array
         del array
         index += 1
     if index == 0:
-        raise InvalidCapacityError(
-            f"contributions{f' of shape {shape}' if shape else ''} hold no layer: at least one is needed"
-        )
+        raise InvalidCapacityError(f"{of}{f' of shape {held}' if held else ''} hold no layer: at least one is needed")
 
 
-def _layer(given: Any, name: str, n: int) -> Any:
-    """As (n, n) or (H, n, n); n is that of layer 0, 0 for layer 0 itself."""
+def _layer(given: Any, name: str, axes: str) -> Any:
+    """With two axes, or three where heads come first."""
     array = real(given, name)
     held = tuple(array.shape)
     if array.ndim == 4 and held[0] == 1:
@@ -160,14 +225,24 @@ def _layer(given: Any, name: str, n: int) -> Any:
     elif array.ndim == 4:
         raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
     if array.ndim not in (2, 3):
-        raise InvalidCapacityError(f"{name} has shape {held}: (n, n), (H, n, n) or (1, H, n, n) is needed")
-    if held[-1] != held[-2]:
+        raise InvalidCapacityError(f"{name} has shape {held}: ({axes}), (H, {axes}) or (1, H, {axes}) is needed")
+    return array
+
+
+def _check_shape(array: Any, name: str, shape: tuple[int, int] | None, n: int) -> None:
+    """Raise where it is not of the `shape`, or not square, or not of `n` positions (0: layer 0 itself)."""
+    held = tuple(array.shape)
+    if shape is None and held[-1] != held[-2]:
         raise InvalidCapacityError(f"{name} has shape {held}: receivers and givers are the same n positions")
     if 0 in held:
         raise InvalidCapacityError(f"{name} has shape {held}: it is empty")
-    if n not in (0, held[-1]):
+    if shape is None and n not in (0, held[-1]):
         raise InvalidCapacityError(f"{name} has shape {held}, but layer 0 has {n} positions: all need the same")
-    return array
+    if shape is not None and held[-2:] != shape:
+        raise InvalidCapacityError(
+            f"{name} has shape {held}: a row for each of {shape[0]} receivers, a column for each of {shape[1]} givers"
+            " is needed"
+        )
 
 
 def check_entries(array: Any, name: str, axes: tuple[str, ...], *, unbounded: bool = False) -> None:
@@ -216,7 +291,7 @@ def _check_causal(matrix: Any, name: str) -> None:
     )
 
 
-def _floating(array: Any, name: str) -> Any:
+def floating(array: Any, name: str) -> Any:
     """float64 stays, other floats become float32, integers float64 where that is exact."""
     torch = _torch_of(array)
     if torch is not None:
@@ -260,10 +335,10 @@ def _reduce(array: Any, how: str, name: str) -> Any:
         narrow = array.dtype.itemsize < 4
         if _torch_of(array) is not None:
             if not array.dtype.is_floating_point:
-                return _floating(array, name).mean(dim=0)
+                return floating(array, name).mean(dim=0)
             return array.mean(dim=0, dtype=_torch_of(array).float32 if narrow else None)
         if array.dtype.kind in "iu":
-            return _floating(array, name).mean(axis=0)
+            return floating(array, name).mean(axis=0)
         return array.mean(axis=0, dtype=np.float32 if narrow else None)
     if _torch_of(array) is not None:
         return array.amax(dim=0) if how == "max" else array.amin(dim=0)
@@ -287,38 +362,43 @@ def _weighted(array: Any, weights: list[float], name: str) -> Any:
         raise InvalidArgumentError(
             f"heads holds {len(weights)} weights, but {name} of shape {tuple(array.shape)} has {held}"
         )
-    total = _floating(array[0], name) * weights[0]
+    total = floating(array[0], name) * weights[0]
     for head in range(1, len(weights)):
-        total += _floating(array[head], name) * weights[head]
+        total += floating(array[head], name) * weights[head]
     return total
 
 
-def _mix(matrix: Any, residual: float) -> Any:
-    """(1 - r) A + r I, in new memory."""
-    mixed = matrix * (1 - residual)
-    if _torch_of(mixed) is not None:
-        mixed.diagonal().add_(residual)
+def mixed(matrix: Any, weight: float, residual: float) -> Any:
+    """``weight A + residual I``, in new memory."""
+    made = matrix * float(weight)
+    if _torch_of(made) is not None:
+        made.diagonal().add_(float(residual))
     else:
-        places = np.arange(len(mixed))
-        mixed[places, places] += mixed.dtype.type(residual)
-    return mixed
+        places = np.arange(len(made))
+        made[places, places] += made.dtype.type(residual)
+    return made
 
 
-def _excess(matrix: Any, visible: Array) -> Any:
-    """max(C - N, 0), N the row's sum spread evenly over the `visible` many positions it sees, in new memory.
+def excess(parts: Sequence[Any], givers: Array) -> list[Any]:
+    """max(C - N, 0), N the row's sum spread evenly over its `givers` many givers, in new memory.
 
-    Sums and quotients are taken in float64, so that an even row leaves exactly nothing behind.
+    A row may lie in several parts, matrices of the same rows. Sums and quotients are taken in float64, so that an even
+    row leaves exactly nothing behind.
     """
-    torch = _torch_of(matrix)
+    places = {(_torch_of(part), str(getattr(part, "device", "cpu"))) for part in parts}
+    if len(places) > 1:
+        parts = [host(part) for part in parts]
+    torch = _torch_of(parts[0])
     if torch is not None:
-        wide = torch.float32 if matrix.device.type == "mps" else torch.float64
-        rows = matrix.sum(dim=1, keepdim=True, dtype=wide)
-        even = rows / torch.tensor(visible, device=matrix.device, dtype=wide)[:, None]
-        return (matrix - even.to(matrix.dtype)).clamp_(min=0)
-    rows = matrix.sum(axis=1, keepdims=True, dtype=np.float64)
-    even = rows / visible[:, None]
-    excess = matrix - even.astype(matrix.dtype)
-    return np.maximum(excess, 0, out=excess)
+        device = parts[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        rows = sum(part.sum(dim=1, keepdim=True, dtype=wide) for part in parts)
+        even = rows / torch.tensor(givers, device=device, dtype=wide)[:, None]
+        return [(part - even.to(part.dtype)).clamp_(min=0) for part in parts]
+    rows = sum(part.sum(axis=1, keepdims=True, dtype=np.float64) for part in parts)
+    even = rows / givers[:, None]
+    beyond = [part - even.astype(part.dtype) for part in parts]
+    return [np.maximum(part, 0, out=part) for part in beyond]
 
 
 def host(array: Any) -> Array:

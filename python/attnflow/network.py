@@ -5,31 +5,30 @@ Contributions may be numpy arrays or torch tensors on any device; :mod:`attnflow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from . import matrices, maxflow
+from . import _encoder_decoder, _links, matrices, maxflow
+from ._links import AnyLink
 from ._positions import Positions, distinct, groups, integer, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .matrices import Heads
 from .maxflow import Algorithm, Flows, Link, Progress
-from .storage import SparseMatrix, Stored, TriangularMatrix, as_capacities, entries, from_scipy, thresholds
+from .storage import SparseMatrix, TriangularMatrix, thresholds
 
 __all__ = ["Network"]
-
-AnyLink = Link | tuple[int, int, Any] | tuple[int, int, Any, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A flow network: blocks of nodes joined by links, from the inputs in block 0 to the outputs in the last block.
 
-    Made by :meth:`encoder`, :meth:`decoder` or :meth:`from_blocks`. Links hold views of the caller's arrays where
-    nothing had to be computed: do not change those while the network is in use.
+    Made by :meth:`encoder`, :meth:`decoder`, :meth:`encoder_decoder` or :meth:`from_blocks`. Links hold views of the
+    caller's arrays where nothing had to be computed: do not change those while the network is in use.
 
     Attributes
     ----------
@@ -37,6 +36,9 @@ class Network:
         Number of nodes of each block.
     links : tuple of maxflow.Link
         Edges between two blocks each. Where :meth:`encoder` or :meth:`decoder` made the network, link l is layer l.
+    inputs : tuple of int
+        The blocks that hold inputs, in order: block 0 alone, or one a stack. Sources count through their positions one
+        block after the other.
 
     Examples
     --------
@@ -52,6 +54,7 @@ class Network:
 
     sizes: tuple[int, ...]
     links: tuple[Link, ...]
+    inputs: tuple[int, ...] = (0,)
 
     @classmethod
     def encoder(
@@ -187,18 +190,98 @@ class Network:
         )
 
     @classmethod
-    def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink]) -> Network:
+    def encoder_decoder(
+        cls,
+        encoder: Any,
+        decoder: Any,
+        cross: Any,
+        *,
+        residual: float = 0.5,
+        heads: Heads = "mean",
+        calibration: Literal["excess"] | None = None,
+        visible: Mapping[str, Any] | Sequence[Any] | None = None,
+        kept: Sequence[Any] | None = None,
+        merge: Literal["sublayers", "single"] = "sublayers",
+        keep: int | None = None,
+        below: float | None = None,
+    ) -> Network:
+        """The network of a model of two stacks: an encoder, and a causal decoder that attends to its last layer.
+
+        Parameters
+        ----------
+        encoder, decoder : as `contributions` of :meth:`encoder`
+            Self-attention of L encoder layers over n positions and of M decoder layers over m. Nothing of the decoder's
+            may lie above the diagonal.
+        cross : the same, but (m, n) where those have (n, n)
+            Attention of each decoder layer's m positions to the encoder's n. Drawn in turn with the decoder's layers.
+        residual, heads, keep, below
+            As for :meth:`encoder`, for all three. Diagonals are never sparse.
+        calibration : None or "excess"
+            As for :meth:`encoder`, N being the sum of all that a position draws on, divided by the number of positions
+            that it can draw on (Notes).
+        visible : mapping of "encoder", "decoder", "cross", or those three in that order, optional
+            As for :meth:`encoder`, each; of "cross", how many encoder positions each decoder position sees.
+        kept : sequence of M arrays (m,), optional
+            For contributions that hold the residual, with ``residual=0``: what each decoder position keeps of itself in
+            that layer's cross-attention, beside its row of `cross`.
+        merge : "sublayers" or "single"
+            Whether a decoder layer is two blocks, or one that both attentions feed (Notes).
+
+        Returns
+        -------
+        Network
+            ``inputs`` are block 0 and block L + 1: sources 0 ... n - 1 are the encoder's positions, those from n on the
+            decoder's. Links are the encoder's layers, then of each decoder layer self-attention, cross-attention and,
+            where there is one, the diagonal.
+
+        Raises
+        ------
+        InvalidCapacityError
+            As for :meth:`encoder` and :meth:`decoder`; matrices of `cross` that are not (m, n), or fewer or more of
+            them than decoder layers; entries of `kept` that are not (m,), finite and non-negative.
+        InvalidArgumentError
+            As for :meth:`encoder`; an unknown `merge`, `kept` beside a residual or "single", or not one entry a layer.
+
+        Notes
+        -----
+        "sublayers": C = (1 - r) A + r I from D(l - 1) to a block between; then (1 - r) A from the encoder's last block
+        to D(l), and from the block between a diagonal of r, or `kept`. With neither, cross-attention alone feeds D(l).
+        A row's null model there has n givers, and the position itself where there is a diagonal.
+
+        "single": r I + (1 - r)/2 A from D(l - 1) and (1 - r)/2 A from the encoder's last block, straight to D(l). The
+        null model of the two parts is one: n givers, and the j + 1 that position j of the decoder sees.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import attnflow
+        >>> encoder, decoder, cross = np.full((2, 3, 3), 1 / 3), np.eye(2)[None], np.array([[[0.5, 0.5, 0], [0, 0, 1]]])
+        >>> network = attnflow.Network.encoder_decoder(encoder, decoder, cross)
+        >>> network
+        Network(sizes=(3, 3, 3, 2, 2, 2), n_layers=4, n_edges=25, inputs=(0, 3))
+        >>> network.source_flows([0, 1]).values.round(3)
+        array([[0.5, 0.5, 0.5, 0.5, 0. ],
+               [0.5, 0.5, 0.5, 0. , 0.5]])
+        """
+        store = _store("dense", keep, below)
+        options = _encoder_decoder.checked(residual, heads, calibration, visible, kept, merge)
+        return cls(*_encoder_decoder.wired(encoder, decoder, cross, options, store))
+
+    @classmethod
+    def from_blocks(cls, sizes: Sequence[int], links: Iterable[AnyLink], *, inputs: Sequence[int] = (0,)) -> Network:
         """Any network of blocks: several stacks, skip connections, generated tokens that are read again.
 
         Parameters
         ----------
         sizes : sequence of int
-            Number of nodes of each block; block 0 holds the inputs, the last one the outputs.
+            Number of nodes of each block; the last one holds the outputs.
         links : iterable of maxflow.Link, (giver, receiver, capacities) or (giver, receiver, diagonal, offset)
             ``capacities[j, k]`` is the capacity from node k of the giver to node j of the receiver. A vector over the
             giver's nodes is a diagonal: node k to node k + offset (0 where not given). ``inf`` is unbounded. Several
             links may join the same two blocks. numpy arrays, torch tensors, :class:`attnflow.TriangularMatrix`,
             :class:`attnflow.SparseMatrix`, or matrices of scipy.sparse.
+        inputs : sequence of int
+            The blocks that hold inputs, in the order in which sources count through them.
 
         Returns
         -------
@@ -207,7 +290,8 @@ class Network:
         Raises
         ------
         InvalidArgumentError
-            Fewer than two blocks, an empty block, a link from a block to itself or to no block.
+            Fewer than two blocks, an empty block, a link from a block to itself or to no block; no block of inputs, a
+            repeated one, one that does not exist or the last one.
         InvalidCapacityError
             Capacities of the wrong shape or dtype, NaN or negative (with the place of the first), or no link at all.
 
@@ -226,65 +310,72 @@ class Network:
         """
         counts = items(sizes, "sizes", "a sequence of ints")
         blocks = tuple(integer(size, f"sizes[{block}]") for block, size in enumerate(counts))
-        made = []
-        for index, entry in enumerate(items(links, "links", "a sequence of links")):
-            if isinstance(entry, Link):
-                giver, receiver, capacities, offset = entry.giver, entry.receiver, entry.capacities, entry.offset
-            elif isinstance(entry, (tuple, list)) and len(entry) in (3, 4):
-                giver, receiver, capacities, offset = (*entry, 0) if len(entry) == 3 else entry
-            else:
-                raise InvalidArgumentError(
-                    f"link {index} is {entry!r}: it must be a Link, (giver, receiver, capacities) or"
-                    " (giver, receiver, diagonal, offset)"
-                )
-            place = f"link {index}"
-            array = from_scipy(capacities, place)
-            array = array if isinstance(array, Stored) else matrices.real(array, place)
-            if array.ndim not in (1, 2):
-                raise InvalidCapacityError(
-                    f"{place} has capacities of shape {tuple(array.shape)}: a matrix or a diagonal is needed"
-                )
-            matrices.check_entries(array, place, ("receiver", "giver")[-array.ndim :], unbounded=True)
-            made.append(
-                Link(
-                    integer(giver, f"links[{index}].giver"),
-                    integer(receiver, f"links[{index}].receiver"),
-                    array if isinstance(array, Stored) else matrices.host(array),
-                    integer(offset, f"links[{index}].offset"),
-                )
-            )
-        return cls(blocks, tuple(made))
+        return cls(blocks, tuple(_links.read(links)), tuple(items(inputs, "inputs", "a sequence of blocks")))
 
     def __post_init__(self) -> None:
-        links = [_readable(link, f"link {index}") for index, link in enumerate(self.links)]
+        links = [_links.readable(link, f"link {index}") for index, link in enumerate(self.links)]
         object.__setattr__(self, "links", tuple(links))
         if len(self.sizes) < 2:
             raise InvalidArgumentError(f"sizes={self.sizes}: a network needs two blocks at least, inputs and outputs")
         for block, size in enumerate(self.sizes):
             if size < 1:
                 raise InvalidArgumentError(f"block {block} has {size} nodes: at least 1 is needed (sizes={self.sizes})")
+        object.__setattr__(self, "inputs", _links.input_blocks(self.inputs, self.sizes))
         if not self.links:
             raise InvalidCapacityError(f"a network of blocks {self.sizes} without any link: at least one is needed")
-        for index, link in enumerate(self.links):
-            for end, block in (("giver", link.giver), ("receiver", link.receiver)):
-                if not 0 <= block < len(self.sizes):
-                    raise InvalidArgumentError(
-                        f"link {index}: {end}={block} names no block; there are {len(self.sizes)}: {self.sizes}"
-                    )
-            if link.giver == link.receiver:
-                raise InvalidArgumentError(
-                    f"link {index} joins block {link.giver} to itself: blocks have no inner edges"
-                )
-            shape, giver, receiver = np.shape(link.capacities), self.sizes[link.giver], self.sizes[link.receiver]
-            if shape not in ((receiver, giver), (giver,)):
-                raise InvalidCapacityError(
-                    f"link {index} from block {link.giver} to block {link.receiver} has capacities of shape {shape}:"
-                    f" ({receiver}, {giver}) is needed, or ({giver},) for a diagonal"
-                )
-            if link.offset and len(shape) == 2:
-                raise InvalidArgumentError(
-                    f"link {index} has offset={link.offset} with capacities of shape {shape}: only a diagonal has one"
-                )
+        _links.check(self.links, self.sizes)
+
+    def chained(self, generated: Iterable[int]) -> Network:
+        """The network in which generated tokens are read again: what flowed into one counts for what it came from.
+
+        A further link feeds position g of the last block of inputs from position g - 1 of the last block, which
+        predicted it, without limit, for each g in `generated`. Meant for causal models, whose nodes stay acyclic.
+
+        Parameters
+        ----------
+        generated : iterable of int
+            Positions of the last block of inputs (of an encoder-decoder, the decoder's), negative ones counting from
+            the end. Not 0, which nothing comes before.
+
+        Returns
+        -------
+        Network
+            One link more. A generated token may still be a source, as if it had not been generated: what enters a
+            source does not count.
+
+        Raises
+        ------
+        InvalidArgumentError
+            No position, a repeated one, one out of range, position 0; a last block of another size than the inputs, as
+            that of a pooled network (pool afterwards).
+
+        Examples
+        --------
+        Position 1 draws on position 0 alone, which only counts for position 2 if token 2 is what position 1 predicted:
+
+        >>> import numpy as np
+        >>> import attnflow
+        >>> layer = np.array([[1.0, 0, 0], [0.25, 0.75, 0], [0, 0, 1]])
+        >>> network = attnflow.Network.decoder([layer], residual=0.0)
+        >>> network.source_flows().values, network.chained([2]).source_flows().values
+        (array([[0., 0., 1.]]), array([[0.25, 0.75, 1.  ]]))
+        """
+        first, last = self.inputs[-1], len(self.sizes) - 1
+        size, top = self.sizes[first], self.sizes[last]
+        if size != top:
+            raise InvalidArgumentError(
+                f"block {last} has {top} nodes, the inputs of block {first} have {size}: a chain leads from each"
+                " position of the one to the next position of the other"
+            )
+        chosen = distinct(generated, "generated", size, f"block {first}")
+        if 0 in chosen:
+            raise InvalidArgumentError(
+                f"generated[{chosen.index(0)}] is position 0 of block {first}: no position comes before to predict it"
+            )
+        again = np.zeros(size, dtype=np.float32)
+        again[np.array(chosen) - 1] = np.inf
+        again.flags.writeable = False
+        return replace(self, links=(*self.links, Link(last, first, again, 1)))
 
     def pooled(self, positions: Iterable[int] | None = None) -> Network:
         """The network followed by mean pooling: a further block of one node, fed 1/m by each of m output positions.
@@ -319,7 +410,7 @@ class Network:
         weights = np.zeros((1, size), dtype=dtype)
         weights[0, chosen] = 1 / len(chosen)
         weights.flags.writeable = False
-        return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)))
+        return Network((*self.sizes, 1), (*self.links, Link(last, last + 1, weights)), self.inputs)
 
     def sparsified(self, *, keep: int | None = None, below: float | None = None) -> Network:
         """The network of its larger edges, with certified intervals for the flows of all. Diagonals stay as they are.
@@ -356,7 +447,7 @@ class Network:
             else replace(link, capacities=SparseMatrix.from_dense(link.capacities, keep=keep, below=below))
             for link in self.links
         ]
-        return Network(self.sizes, tuple(links))
+        return replace(self, links=tuple(links))
 
     def source_flows(
         self,
@@ -379,7 +470,9 @@ class Network:
             Positions of the last block, negative ones counting from the end. A sequence or set inside the sequence is
             joined in one super sink, and so is a set in its place.
         sources : the same, or None
-            Positions of block 0; a sequence or set inside is joined in one super source. None means each of them.
+            Positions of the inputs; a sequence or set inside is joined in one super source. None means each of them.
+            Where several blocks hold inputs, positions count on from one to the next: of an encoder-decoder with n and
+            m of them, 0 ... n - 1 are the encoder's and n ... n + m - 1 the decoder's.
         threads, algorithm, bottlenecks, cuts, flows, check, progress
             As for :func:`attnflow.maxflow.layered`.
 
@@ -404,13 +497,13 @@ class Network:
         array([[0.333, 0.333, 0.333],
                [0.667, 0.667, 0.667]])
         """
-        first, top = self.sizes[0], len(self.sizes) - 1
-        givers = groups(range(first) if sources is None else sources, "sources", first, 0)
+        top, nodes = len(self.sizes) - 1, [(block, k) for block in self.inputs for k in range(self.sizes[block])]
+        givers = groups(range(len(nodes)) if sources is None else sources, "sources", len(nodes), *self.inputs)
         receivers = groups(sinks, "sinks", self.sizes[top], top)
         return maxflow.blocks(
             self.sizes,
             self.links,
-            sources=[[(0, position) for position in group] for group in givers],
+            sources=[[nodes[position] for position in group] for group in givers],
             sinks=[[(top, position) for position in group] for group in receivers],
             threads=threads,
             algorithm=algorithm,
@@ -423,13 +516,13 @@ class Network:
 
     @property
     def n_positions(self) -> int:
-        """Number of input positions: the nodes of block 0."""
-        return self.sizes[0]
+        """Number of input positions: the nodes of all blocks that hold inputs."""
+        return sum(self.sizes[block] for block in self.inputs)
 
     @property
     def n_layers(self) -> int:
-        """Number of blocks after the inputs: the layers of a layered network, and one for a pooling on top."""
-        return len(self.sizes) - 1
+        """Number of blocks after the inputs: the layers or sublayers of all stacks, and one for a pooling on top."""
+        return len(self.sizes) - len(self.inputs)
 
     @property
     def n_nodes(self) -> int:
@@ -439,7 +532,7 @@ class Network:
     @cached_property
     def n_edges(self) -> int:
         """Number of edges of positive capacity, dropped ones aside, counted in one pass on first use."""
-        return sum(_count_edges(link, self.sizes[link.receiver]) for link in self.links)
+        return sum(_links.n_edges(link, self.sizes[link.receiver]) for link in self.links)
 
     @property
     def nbytes(self) -> int:
@@ -448,7 +541,8 @@ class Network:
 
     def __repr__(self) -> str:
         sizes = str(self.sizes) if len(self.sizes) <= 8 else f"({self.sizes[0]}, ..., {self.sizes[-1]})"
-        return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges})"
+        inputs = "" if self.inputs == (0,) else f", inputs={self.inputs}"
+        return f"Network(sizes={sizes}, n_layers={self.n_layers}, n_edges={self.n_edges}{inputs})"
 
     @classmethod
     def _layered(cls, layers: Iterable[Any]) -> Network:
@@ -466,16 +560,3 @@ def _store(storage: str, keep: int | None, below: float | None) -> Callable[[Any
     if storage == "triangle":
         raise InvalidArgumentError(f'storage="triangle" keeps every edge, but keep={keep!r}, below={below!r} drop some')
     return lambda layer: SparseMatrix.from_dense(layer, keep=keep, below=below)
-
-
-def _readable(link: Link, name: str) -> Link:
-    """With an array, or a matrix of a storage of its own, where lists or tensors were given."""
-    capacities = as_capacities(link.capacities, name)
-    return link if capacities is link.capacities else replace(link, capacities=capacities)
-
-
-def _count_edges(link: Link, n_receivers: int) -> int:
-    capacities = entries(link.capacities)
-    if link.capacities.ndim == 1:  # edges k -> k + offset that end outside the receiver do not exist
-        capacities = capacities[max(0, -link.offset) : max(0, n_receivers - link.offset)]
-    return int(np.count_nonzero(capacities))
