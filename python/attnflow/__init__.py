@@ -15,6 +15,7 @@ from .storage import SparseMatrix, TriangularMatrix
 if TYPE_CHECKING:
     from . import bench, capture
     from .attribution import Attribution
+    from .capture.measures import MEASURES as measures
     from .explain import explain
 
     __version__: str
@@ -33,6 +34,7 @@ __all__ = [
     "explain",
     "instances",
     "maxflow",
+    "measures",
 ]
 
 
@@ -45,6 +47,8 @@ def __getattr__(name: str) -> Any:
         value = import_module("importlib.metadata").version(__name__)
     elif name in ("bench", "capture"):
         value = import_module(f".{name}", __name__)
+    elif name == "measures":
+        value = import_module(".capture.measures", __name__).MEASURES
     elif name in _LAZY:
         value = getattr(import_module(_LAZY[name], __name__), name)
     else:

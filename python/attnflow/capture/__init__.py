@@ -32,6 +32,7 @@ except ImportError as error:
         "pip install 'attnflow[torch]'"
     ) from error
 
+from attnflow.capture import measures
 from attnflow.capture._contributions import attentions, contributions
 from attnflow.capture._generation import decoder_inputs, generate, is_encoder_decoder
 from attnflow.capture._result import Contributions, Layer
@@ -46,4 +47,5 @@ __all__ = [
     "generate",
     "is_causal",
     "is_encoder_decoder",
+    "measures",
 ]

@@ -135,8 +135,8 @@ class ComputedAttention(Attention):
         self.n_keys = key.shape[1]
         self.groups = self.n_heads // key.shape[0]
         # Grouped heads stay grouped, so that no key is ever repeated.
-        self.query, self.key, self.value = query.to(self.dtype), key.to(self.dtype), value.to(self.dtype)
-        self.output = output
+        self.query, self.key, self.value = (part.detach().to(self.dtype) for part in (query, key, value))
+        self.output = output.detach()
         self.mask, self.causal, self.window = mask, causal and mask is None, window if mask is None else None
         scaling = options.get("scaling")
         self.scaling = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -146,6 +146,8 @@ class ComputedAttention(Attention):
         sinks = options.get("sinks") if sinks is None else sinks
         self.sinks = None if sinks is None else sinks.reshape(-1, 1, 1).to(device=self.device, dtype=self.dtype)
         self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
+        self.gradient: Tensor | None = None
+        """``(H, n_queries, e)``, where a measure asks for it: derivative of the objective by what each head wrote."""
 
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
         step = self.block_rows(self.block_bytes, rows)
@@ -225,6 +227,16 @@ class ComputedAttention(Attention):
         if self.window is not None:
             hidden |= ahead.abs() >= self.window
         return hidden
+
+    def slope(self, start: int, stop: int, keys: int) -> Tensor:
+        """``(H, stop - start, keys)``: derivative of the objective by each probability, what is hidden included.
+
+        A probability enters what its head writes as a factor of one value, so that no backward pass through a
+        softmax, nor any probability that was kept for it, is needed.
+        """
+        assert self.gradient is not None
+        grouped = self.gradient[:, start:stop].reshape(self.value.shape[0], self.groups * (stop - start), -1)
+        return torch.matmul(grouped, self.value[:, :keys].transpose(1, 2)).view(self.n_heads, stop - start, keys)
 
     def mix(self, probabilities: Tensor) -> Tensor:
         """``(H, rows, m)`` probabilities times the values: ``(H, rows, e)``."""

@@ -12,7 +12,7 @@ from attnflow.capture import _finite, _state
 from attnflow.capture._inputs import Inputs, prepare, text_configuration
 from attnflow.capture._layers import Stack
 from attnflow.capture._result import Contributions
-from attnflow.capture._run import Progress, Run
+from attnflow.capture._run import Objective, Progress, Run
 from attnflow.capture.measures import Measure, find
 from attnflow.errors import CaptureError, InvalidArgumentError
 
@@ -94,6 +94,7 @@ def contributions(
     heads: Heads = "mean",
     progress: Progress | None = None,
     block_bytes: int | None = None,
+    objective: Objective | None = None,
 ) -> Contributions:
     """Run a model once and return one contribution matrix a layer, of any measure.
 
@@ -104,8 +105,11 @@ def contributions(
     inputs : mapping, or array of int
         What the model's forward reads, by name, as a tokenizer returns it; or the ``(n,)`` or ``(batch, n)`` token ids
         alone, none of them padding.
-    measure : {"attention", "alti"} or Measure
-        What a contribution is; see :mod:`attnflow.capture.measures`.
+    measure : str or Measure
+        What a contribution is: one of :data:`attnflow.measures`, or an object of your own.
+    objective : callable, optional
+        For measures by gradients: what is derived, a function of the model's output that returns one number. By default
+        the highest logit, of a language model at the last position; of several texts their sum.
 
     Returns
     -------
@@ -133,13 +137,15 @@ def contributions(
         raise InvalidArgumentError(f"model must be a torch module of transformers, got {type(model).__name__}")
     if block_bytes is not None and (not isinstance(block_bytes, int) or block_bytes < 1):
         raise InvalidArgumentError(f"block_bytes must be a positive number of bytes, got {block_bytes!r}")
+    if objective is not None and not callable(objective):
+        raise InvalidArgumentError(f"objective must be a function of the model's output, got {objective!r}")
     chosen = find(measure, heads)
     config = text_configuration(model)
     prepared = prepare(model, inputs)
     if block_bytes is None:
         block_bytes = 1 << 20 if prepared.device.type == "cpu" else 1 << 26
-    run = Run(model, config, prepared, chosen, progress, block_bytes)
-    with _state.evaluation(model):
+    run = Run(model, config, prepared, chosen, progress, block_bytes, objective)
+    with _state.evaluation(model, gradients=chosen.needs_gradient):
         try:
             path, outputs, layers = run.through_either()
             _finite.verify_output(model, outputs)

@@ -23,7 +23,7 @@ def verify_output(model: nn.Module, outputs: Any) -> None:
     """Assert that what a model computed in the end are numbers: a broken head leaves no trace in the layers."""
     final = first_tensor(tuple(outputs.values()) if isinstance(outputs, Mapping) else outputs)
     # Minus infinity is how a head rules out a token. NaN is not less than anything.
-    if final is not None and not float(final.amax()) < math.inf:
+    if final is not None and not float(final.detach().amax()) < math.inf:
         raise CaptureError(f"the output of {type(model).__name__} is not finite: it holds NaN or infinity")
 
 

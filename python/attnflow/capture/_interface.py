@@ -13,10 +13,12 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from attnflow.capture._attention import ComputedAttention
@@ -25,8 +27,8 @@ from attnflow.errors import CaptureError
 
 __all__ = ["available", "listening"]
 
-# One attention of every text of the batch.
-Report = Callable[[nn.Module, Sequence[ComputedAttention]], None]
+# One attention of every text of the batch, and what it put out, with its place in autograd's graph.
+Report = Callable[[Sequence[ComputedAttention], Tensor], None]
 
 # The patch is on a class, so captures take turns. Re-entrant: a progress callback may start a capture of its own.
 _turn = threading.RLock()
@@ -42,7 +44,7 @@ def available() -> bool:
 
 @contextmanager
 def listening(model: nn.Module, batch: int, report: Report, block_bytes: int) -> Iterator[None]:
-    """Call ``report(module, attentions)`` for every attention of ``model`` computed in this thread.
+    """Call ``report(attentions, output)`` for every attention of ``model`` computed in this thread.
 
     ``attentions`` are complete when the report comes, but their probabilities are computed only when they are asked
     for them, which may be later in the pass: queries, keys and values stay as they are.
@@ -72,7 +74,7 @@ def listening(model: nn.Module, batch: int, report: Report, block_bytes: int) ->
             output, attentions = call.run(
                 module, name, query, key, value, mask, options, batch=batch, cross=cross, block_bytes=block_bytes
             )
-            report(module, attentions)
+            report(attentions, output)
             return output, None
 
         return listener
@@ -131,11 +133,14 @@ class _Call:
                 f"{type(mask).__name__}, which cannot be read: load the model with attn_implementation='sdpa'"
             )
         n = query.shape[2]
-        if self.eager and query.numel() // query.shape[-1] * key.shape[2] * query.element_size() > block_bytes:
+        size = query.numel() // query.shape[-1] * key.shape[2] * query.element_size()
+        if self.eager and (size > block_bytes or torch.is_grad_enabled()):
             output = self._in_blocks(module, query, key, value, mask, options, block_bytes)
         else:
             output = self.function(module, query, key, value, mask, **options)[0]
         _check_shapes(name, query, key, value, output, batch=batch, cross=cross)
+        if torch.is_grad_enabled() and not output.requires_grad:
+            output.requires_grad_()  # the first layer, whose weights are frozen: what follows depends on it
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         # An eager function knows nothing of causality beyond its mask.
@@ -190,7 +195,14 @@ class _Call:
             if bias is not None and bias.shape[-2] == n:
                 local["position_bias"] = bias[..., start:stop, :]
             rows = mask[..., start:stop, :] if mask is not None and mask.ndim == 4 and mask.shape[-2] == n else mask
-            parts.append(self.function(module, query[:, :, start:stop], key, value, rows, **local)[0])
+            asked = query[:, :, start:stop]
+            if torch.is_grad_enabled():
+                # Probabilities kept for the way back would add up to H x n x n again: they are computed anew there.
+                run = partial(self.function, module, **local)
+                part = checkpoint(lambda *given, run=run: run(*given)[0], asked, key, value, rows, use_reentrant=False)
+            else:
+                part = self.function(module, asked, key, value, rows, **local)[0]
+            parts.append(part)
         return torch.cat(parts, dim=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,9 +20,10 @@ from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
 from attnflow.errors import CaptureError, InvalidArgumentError
 
-__all__ = ["Progress", "Run", "is_causal"]
+__all__ = ["Objective", "Progress", "Run", "is_causal"]
 
 Progress = Callable[[int, int], object]
+Objective = Callable[[Any], Tensor]
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Run:
         measure: Measure,
         progress: Progress | None,
         block_bytes: int,
+        objective: Objective | None = None,
     ) -> None:
         self.model, self.config, self.inputs, self.measure = model, config, inputs, measure
         self.progress, self.block_bytes = progress, block_bytes
@@ -53,6 +56,8 @@ class Run:
         self.reports: list[_Report] = []
         self.told: list[Stack | None] = []
         self.tapes: dict[str, Tape] = {}
+        self.objective = objective
+        self.waiting: list[tuple[Sequence[ComputedAttention], Tensor]] = []
 
     def through_either(self) -> tuple[Literal["interface", "hooks"], Any, tuple[Layer, ...]]:
         """Run the model with a listener at the attention interface; if layers are missing, with hooks."""
@@ -64,6 +69,11 @@ class Run:
             except _layers.IncompleteError as error:
                 incomplete = error if self.reports else None
         self.reports.clear()
+        if self.measure.needs_gradient:
+            raise incomplete or CaptureError(
+                f"measure {self.measure.name!r} needs layers that ask transformers' attention interface, and those of "
+                f"{type(self.model).__name__} do not: use measure='attention'"
+            )
         try:
             outputs = self.through_hooks()
             return "hooks", outputs, self.layers()
@@ -75,6 +85,8 @@ class Run:
     def through_interface(self) -> Any:
         """Run the model with a listener at the attention interface."""
         with _interface.listening(self.model, self.inputs.batch, self._attention, self.block_bytes):
+            if self.measure.needs_gradient:
+                return self._with_gradients(self.forward())
             if not self.measure.needs_subblock:
                 return self.forward()
             with taping(self.model, self._layer) as self.tapes:
@@ -141,8 +153,33 @@ class Run:
         _verify_shapes(layers)
         return tuple(layers)
 
-    def _attention(self, module: nn.Module, attentions: Sequence[ComputedAttention]) -> None:
+    def _with_gradients(self, outputs: Any) -> Any:
+        """The model has run: derive the objective by what every attention put out, and report them."""
+        objective = self.objective or partial(highest, mask=self.inputs.last_mask)
+        target = objective(outputs)
+        if not isinstance(target, Tensor) or target.numel() != 1 or not target.requires_grad:
+            raise InvalidArgumentError(
+                f"the objective must be one number that depends on the model's output, got {target!r}"
+            )
+        written = [output for _, output in self.waiting]
+        gradients = torch.autograd.grad(target, written, allow_unused=True) if written else ()
+        with torch.no_grad():
+            for (attentions, output), gradient in zip(self.waiting, gradients, strict=True):
+                batch = len(attentions)
+                first = attentions[0]
+                slopes = (torch.zeros_like(output) if gradient is None else gradient).reshape(
+                    batch, first.n_queries, first.n_heads, -1
+                )
+                for attention, slope in zip(attentions, slopes, strict=True):
+                    attention.gradient = slope.transpose(0, 1).to(attention.dtype)
+                self._report(attentions, [None] * batch)
+        return outputs
+
+    def _attention(self, attentions: Sequence[ComputedAttention], output: Tensor) -> None:
         """An attention has run. A measure that looks at its surroundings waits until the layer is done."""
+        if self.measure.needs_gradient:
+            self.waiting.append((attentions, output))
+            return
         if not self.measure.needs_subblock:
             self._report(attentions, [None] * len(attentions))
             return
@@ -223,6 +260,30 @@ def _verify_shapes(layers: Sequence[Layer]) -> None:
                 f"layer {layer.name!r}: {rows} positions attend to {keys}, where {wanted[0]} and {wanted[1]} are "
                 f"expected of the {layer.stack} stack: the positions change from layer to layer"
             )
+
+
+def highest(outputs: Any, mask: Tensor | None = None) -> Tensor:
+    """The default objective: each text's highest logit, of a language model at the text's last position.
+
+    Parameters
+    ----------
+    outputs
+        What the model returned.
+    mask
+        ``(batch, n)`` bool, False at padding.
+    """
+    logits = getattr(outputs, "logits", None)
+    if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
+        raise InvalidArgumentError(
+            f"{type(outputs).__name__} has no logits that could be an objective: take a model with a head, or give an "
+            "objective, a function of the model's output"
+        )
+    if logits.ndim == 3:
+        last = torch.full((len(logits),), logits.shape[1] - 1, device=logits.device)
+        if mask is not None and mask.shape == logits.shape[:2]:
+            last = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
+        logits = logits[torch.arange(len(logits), device=logits.device), last]
+    return logits.amax(dim=-1).sum()
 
 
 def is_causal(model: nn.Module) -> bool:

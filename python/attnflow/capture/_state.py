@@ -13,15 +13,19 @@ __all__ = ["eager_configuration", "evaluation"]
 
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Run the body without gradients, dropout or compiled code, then put every module's own mode back.
+def evaluation(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    """Run the body without dropout or compiled code, then put every module's own mode back.
+
+    Without gradients, or with those of activations: weights are frozen while the body runs, so that nothing is kept
+    for their sake.
 
     The flags are saved module by module: a model may well be training with some parts frozen in evaluation mode, and
     ``model.train()`` would not bring that back. ``train()`` itself is not called, because models may override it.
     """
     training = [module for module in model.modules() if module.training]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad] if gradients else []
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.enable_grad() if gradients else torch.no_grad())
         # A compiled model would run its old graph, which knows nothing of the listener.
         set_stance = getattr(torch.compiler, "set_stance", None)
         if set_stance is not None:
@@ -29,10 +33,14 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         try:
             for module in training:
                 module.training = False
+            for parameter in learning:
+                parameter.requires_grad_(False)
             yield
         finally:
             for module in training:
                 module.training = True
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
 
 @contextmanager

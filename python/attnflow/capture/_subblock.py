@@ -82,18 +82,28 @@ class SubBlock:
     gain
         ``(n_queries, 1)``, or None where the attention part is not rescaled position by position.
     projection
-        ``(H, e, d)``: from a head's value to the residual stream.
+        ``(H, e, d)``: from a head's value to the residual stream, through the part of a norm that is the same at every
+        position.
+    plain
+        ``(H, e, d)``: the same without any norm, the weights of the output projection.
     """
 
     residual: Tensor
     gain: Tensor | None
     projection: Tensor
+    plain: Tensor
     attention: ComputedAttention
+
+    def written(self, start: int, stop: int) -> Tensor:
+        """``(H, stop - start, d)``: what each head would write of each of these keys, before any norm."""
+        return torch.matmul(self._values(start, stop), self.plain)
+
+    def _values(self, start: int, stop: int) -> Tensor:
+        return self.attention.value[:, start:stop].repeat_interleave(self.attention.groups, dim=0)
 
     def heads(self, start: int, stop: int) -> Tensor:
         """``(H, stop - start, d)``: what each head would write of each of these keys."""
-        values = self.attention.value[:, start:stop].repeat_interleave(self.attention.groups, dim=0)
-        return torch.matmul(values, self.projection)
+        return torch.matmul(self._values(start, stop), self.projection)
 
     def mixed(self, probabilities: Tensor) -> Tensor:
         """``(rows, d)``: the attention part of the output for a block of queries, before ``gain``."""
@@ -107,6 +117,7 @@ class BatchedSubBlock:
     residual: Tensor  # (batch * n_queries, d)
     gain: Tensor | None  # (batch * n_queries, 1)
     projection: Tensor
+    plain: Tensor
     attentions: Sequence[ComputedAttention]
 
     def of_text(self, text: int) -> SubBlock:
@@ -114,7 +125,7 @@ class BatchedSubBlock:
         n = self.attentions[text].n_queries
         rows = slice(text * n, (text + 1) * n)
         gain = None if self.gain is None else self.gain[rows]
-        return SubBlock(self.residual[rows], gain, self.projection, self.attentions[text])
+        return SubBlock(self.residual[rows], gain, self.projection, self.plain, self.attentions[text])
 
 
 @contextmanager
@@ -230,12 +241,15 @@ class _Part:
 
 
 def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAttention]) -> BatchedSubBlock:
-    if part.norm is None:
-        return BatchedSubBlock(part.stream, None, projection, attentions)
-    if part.post:
-        # A norm over the whole sum scales every T_i(x_j) of a row alike, which cancels in the contributions.
-        return BatchedSubBlock(part.norm.columns(part.stream), None, part.norm.columns(projection), attentions)
-    return BatchedSubBlock(part.stream, part.norm.gain, part.norm.columns(projection), attentions)
+    residual, gain, through = part.stream, None, projection
+    if part.norm is not None:
+        through = part.norm.columns(projection)
+        if part.post:
+            # A norm over the whole sum scales every T_i(x_j) of a row alike, which cancels in the contributions.
+            residual = part.norm.columns(residual)
+        else:
+            gain = part.norm.gain
+    return BatchedSubBlock(residual, gain, through, projection, attentions)
 
 
 def _projections(tape: Tape, attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons) -> list[_Projected]:

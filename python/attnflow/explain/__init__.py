@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from ._subject import Request, is_text, named, planned, read, validated
 
 if TYPE_CHECKING:
     from ..capture import Contributions
+    from ..maxflow import Flows
 
 __all__ = ["explain"]
 
@@ -43,6 +45,7 @@ def explain(
     chain: bool = False,
     receptive_field: bool = False,
     measure: Any = "alti",
+    objective: Any = None,
     residual: float | None = None,
     heads: Literal["mean", "max", "min"] | int | Sequence[float] = "mean",
     calibration: Literal["excess"] | None = "excess",
@@ -97,8 +100,12 @@ def explain(
         counts as coming from what was given, and only that plays. Otherwise tokens of the answer are players too.
     receptive_field : bool
         Whether scores are divided by the number of positions, up to the sink's, that attend to the player.
-    measure : {"attention", "alti"} or capture.measures.Measure
-        What a contribution is.
+    measure : str or capture.measures.Measure
+        What a contribution is: one of :data:`attnflow.measures`, an object or a function of your own, or matrices, one
+        a layer.
+    objective : int, str, pair of these, or callable, optional
+        What measures by gradients derive: the logit of a token or class, the difference of two, or a function of the
+        model's output. None: the token that was said, or else predicted. Every step of an answer is a run of its own.
     residual : float, optional
         r in C = (1 - r) A + r I. By default 0.5 for a measure without the residual, 0 for one that holds it (ALTI).
     heads : {"mean", "max", "min"}, int or sequence of float
@@ -208,6 +215,7 @@ def explain(
         request,
         Method(residual, calibration, merge, chain, receptive_field),
         measure=measure,
+        objective=objective,
         heads=heads,
         solver={"threads": threads, "algorithm": algorithm, "check": check},
         progress=progress,
@@ -230,6 +238,7 @@ class _Work:
         method: Method,
         *,
         measure: Any,
+        objective: Any,
         heads: Any,
         solver: dict[str, Any],
         progress: Progress | None,
@@ -238,7 +247,11 @@ class _Work:
 
         self.capture = capture
         self.model, self.processor, self.request, self.method = model, processor, request, method
-        self.measure, self.heads, self.solver, self.progress = measure, heads, solver, progress
+        self.measure, self.objective, self.heads = capture.measures.find(measure, heads), objective, heads
+        self.by_gradient = bool(getattr(self.measure, "needs_gradient", False))
+        if objective is not None and not self.by_gradient:
+            raise InvalidArgumentError(f"objective has no meaning for measure {self.measure.name!r}: leave it out")
+        self.solver, self.progress = solver, progress
         self.tokenizer = text_part(processor)
         # A guess, until something was captured; what goes on where its text ends is certainly causal.
         self.causal = request.answers or capture.is_causal(model)
@@ -249,7 +262,7 @@ class _Work:
             validated(one)
         results: list[Attribution] = []
         # Images and recordings may differ in their shapes, and there is no padding them.
-        size = batch_size if all(is_text(one) for one in given) else 1
+        size = batch_size if all(is_text(one) for one in given) and not self.by_gradient else 1
         for start in range(0, len(given), size):
             results += self._batch(given[start : start + size])
         return results
@@ -264,35 +277,64 @@ class _Work:
                 for reading in readings:
                     if reading.tokens and not reading.arrays:
                         planned(reading, self.tokenizer, self.request, self.causal)  # what is wrong is said at once
-                captured = self.capture.contributions(
-                    self.model, _together(readings), measure=self.measure, heads=self.heads, progress=step
-                )
-                if captured.kind == "encoder-decoder" or (captured.kind == "decoder") == self.causal:
+                captured = self._captured(readings, step)
+                kind = captured[0].kind
+                if kind == "encoder-decoder" or (kind == "decoder") == self.causal:
                     break
                 # Models say little about themselves; what was captured tells for certain.
-                self.causal = captured.kind == "decoder"
+                self.causal = kind == "decoder"
         shared = {stage: seconds / len(given) for stage, seconds in clock.timings.items()}
-        return [self._result(reading, captured.of_text(text), shared) for text, reading in enumerate(readings)]
+        return [
+            self._result(reading, [one.of_text(text) for one in captured], shared)
+            for text, reading in enumerate(readings)
+        ]
 
-    def _result(self, reading: Reading, captured: Contributions, timings: Mapping[str, float]) -> Attribution:
+    def _captured(self, readings: Sequence[Reading], step: Any) -> list[Contributions]:
+        """What was captured of these texts: once, or where gradients are taken of each sink's own output, a sink."""
+        inputs = _together(readings)
+
+        def run(objective: Any = None) -> Contributions:
+            made: Contributions = self.capture.contributions(
+                self.model, inputs, measure=self.measure, progress=step, objective=objective
+            )
+            return made
+
+        if not self.by_gradient:
+            return [run()]
+        (reading,) = readings
+        sinks: Sequence[tuple[int, ...]] = [(0,)]
+        if reading.tokens:
+            sinks = planned(reading, self.tokenizer, self.request, self.causal).sinks
+        if reading.arrays:  # the encoder's positions, not yet known, come before what was said
+            reading = replace(reading, n_source=0)
+        return [run(_outcome.objective(self.objective, self.tokenizer, reading, sink)) for sink in sinks]
+
+    def _result(self, reading: Reading, captures: Sequence[Contributions], timings: Mapping[str, float]) -> Attribution:
         clock = Clock(dict(timings), self.progress)
+        captured = captures[0]
         two_stacks = captured.kind == "encoder-decoder"
         if reading.arrays:
             n = captured.encoder[0].shape[-1] if captured.encoder else captured.layers[0].matrix.shape[-1]
             reading = located(reading, self.model, n)
         plan = planned(reading, self.tokenizer, self.request, self.causal)
         _verify_positions(reading, captured)
-        with clock.stage("network"):
-            made = _networks.build(captured, reading, plan, self.method)
-        network = made.network
-        with clock.stage("flow") as step:
-            flows = network.source_flows(
-                made.sinks, sources=plan.players, bottlenecks=True, progress=step, **self.solver
-            )
+        solved: list[Flows] = []
+        for one, sinks in zip(
+            captures, [plan.sinks] if len(captures) == 1 else [(s,) for s in plan.sinks], strict=True
+        ):
+            with clock.stage("network"):
+                made = _networks.build(one, reading, replace(plan, sinks=sinks), self.method)
+            with clock.stage("flow") as step:
+                solved.append(
+                    made.network.source_flows(
+                        made.sinks, sources=plan.players, bottlenecks=True, progress=step, **self.solver
+                    )
+                )
+        flows = solved[0]
         pictured = None
         if made.link_names is None and len(plan.sinks) == 1:
             with clock.stage("picture"):
-                pictured = _outcome.picture(network, made.sinks, plan.players, flows.values[0], self.solver)
+                pictured = _outcome.picture(made.network, made.sinks, plan.players, flows.values[0], self.solver)
         told = _outcome.said(plan, self.tokenizer, reading, captured) if reading.said else None
         prediction = None if told is None or len(told) > 1 else told[0]
         if not reading.said:
@@ -306,19 +348,19 @@ class _Work:
             players=np.asarray(plan.players),
             targets=plan.sinks,
             target_label=plan.label,
-            values=flows.values * scale,
-            lower=flows.lower * scale,
-            upper=flows.upper * scale,
-            bottlenecks=np.asarray(flows.bottlenecks),
+            values=np.concatenate([each.values for each in solved]) * scale,
+            lower=np.concatenate([each.lower for each in solved]) * scale,
+            upper=np.concatenate([each.upper for each in solved]) * scale,
+            bottlenecks=np.concatenate([np.asarray(each.bottlenecks) for each in solved]),
             kind=captured.kind,
             n_layers=len(captured.encoder) + len(captured.decoder),
-            n_nodes=network.n_nodes,
-            n_edges=network.n_edges,
+            n_nodes=made.network.n_nodes,
+            n_edges=made.network.n_edges,
             definition=_outcome.definition(captured, residual, self.method, two_stacks),
             prediction=prediction,
             timings=clock.timings,
             options=self._options(reading, plan, captured, residual, flows.stats),
-            verified=bool(flows.stats.get("checked", self.solver["check"])),
+            verified=all(bool(each.stats.get("checked", self.solver["check"])) for each in solved),
             flows=pictured,
             n_source=reading.n_source,
             sink_labels=plan.labels if plan.labels is not None and len(plan.labels) > 1 else None,
@@ -347,6 +389,9 @@ class _Work:
             "algorithm": stats.get("algorithm", self.solver["algorithm"]),
             "capture": captured.path,
         }
+        if self.by_gradient:
+            asked = self.objective
+            options["objective"] = getattr(asked, "__name__", "a function") if callable(asked) else asked
         if reading.said:
             options |= {"chain": self.method.chain, "generated": request.continuation is None and target is None}
         if reading.n_source:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._positions import integer, is_many
 from ..attribution import PairFlow
+from ..errors import InvalidArgumentError
 from ..network import Network
 from ._networks import Method
 from ._plan import Plan
@@ -19,7 +21,7 @@ from ._reading import Reading
 if TYPE_CHECKING:
     from ..capture import Contributions
 
-__all__ = ["definition", "model_name", "picture", "predicted", "said"]
+__all__ = ["definition", "model_name", "objective", "picture", "predicted", "said"]
 
 # Pairs whose flow is drawn: the picture of more would show nothing.
 _PICTURED = 3
@@ -79,6 +81,54 @@ def picture(
             )
         )
     return tuple(pairs) or None
+
+
+def objective(asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...]) -> Callable[[Any], Any]:
+    """What gradients are taken of, as a function of the model's output: a logit, or the difference of two.
+
+    Parameters
+    ----------
+    asked
+        None for the token that was said or else has the highest logit; a token or class, by number or text; two of
+        these for their difference; or the function itself.
+    sink
+        Positions of the sink: the last one's logits are meant, unless the model has one row of them.
+    """
+    if callable(asked):
+        return asked  # type: ignore[no-any-return]
+    pair = list(asked) if is_many(asked) else [asked]
+    if len(pair) not in (1, 2):
+        raise InvalidArgumentError(f"objective must be a token, or two for their difference, got {len(pair)}")
+    wanted = [None if one is None else _token(one, tokenizer) for one in pair]
+
+    def derived(outputs: Any) -> Any:
+        logits = getattr(outputs, "logits", None)
+        if logits is None or getattr(logits, "ndim", 0) not in (2, 3):
+            raise InvalidArgumentError(
+                f"{type(outputs).__name__} has no logits that could be derived: take a model with a head, or give an "
+                "objective, a function of the model's output"
+            )
+        position = max(sink) - reading.n_source
+        row = logits[0] if logits.ndim == 2 else logits[0, position]
+        said = reading.said[max(sink) - reading.first] if reading.said else int(row.argmax())
+        tokens = [said if one is None else one for one in wanted]
+        for token in tokens:
+            if not -len(row) <= token < len(row):
+                raise InvalidArgumentError(f"objective names {token}, and the model's output has {len(row)} logits")
+        return row[tokens[0]] - row[tokens[1]] if len(tokens) == 2 else row[tokens[0]]
+
+    return derived
+
+
+def _token(asked: Any, tokenizer: Any) -> int:
+    if not isinstance(asked, str):
+        return integer(asked, "objective")
+    ids = [int(token) for token in tokenizer(asked, add_special_tokens=False)["input_ids"]]
+    if len(ids) != 1:
+        raise InvalidArgumentError(
+            f"objective {asked!r} is {len(ids)} tokens, {ids}: one is needed (is the blank before it meant?)"
+        )
+    return ids[0]
 
 
 def definition(captured: Contributions, residual: float, method: Method, two_stacks: bool) -> str:
