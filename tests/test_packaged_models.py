@@ -16,11 +16,14 @@ from attnflow import packaged_models  # noqa: E402
 from attnflow.errors import AttnflowError, FileFormatError, InvalidArgumentError, MissingDependencyError  # noqa: E402
 from attnflow.packaged_models import MODELS, Model  # noqa: E402
 from attnflow.packaged_models._packages import PACKAGES  # noqa: E402
+from attnflow.packaged_models.mathformer import Operation  # noqa: E402
 
 CACHE = Path(__file__).parents[1] / ".cache"
 LOADERS: dict[Model, Callable[[], tuple[Any, Any]]] = {
     "SmolLM2": lambda: packaged_models.load_smollm2(CACHE),
     "MiniLM": packaged_models.load_minilm,
+    "MathFormer": packaged_models.load_mathformer,
+    "RXNMapper": packaged_models.load_rxnmapper,
     "ANNalog": packaged_models.load_annalog,
 }
 
@@ -92,7 +95,77 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         load_weights("MarianMTModel", config, {"tok_embedding": torch.ones(5, 4)}, "a stub")
 
 
+# --- Arithmetic ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(
+    ("operation", "answers"),
+    [
+        ("add", {f"{a}+{b}": f"{a + b}" for a in range(10) for b in range(10)}),
+        ("sub", {f"{a}-{b}": f"{a - b}" for a in range(20) for b in range(10) if a >= b}),
+        ("mul", {f"{a}*{b}": f"{a * b}" for a in range(10) for b in range(10)}),
+        ("div", {f"{a}/{b}": f"Q{a // b}R{a % b}" for a in range(0, 90, 7) for b in range(1, 10)}),
+    ],
+)
+def test_mathformer_knows_its_tables(operation: Operation, answers: dict[str, str]) -> None:
+    model, tokenizer = load("MathFormer", lambda: packaged_models.load_mathformer(operation))
+    inputs = tokenizer([f"{question}=" for question in answers], padding=True, return_tensors="pt")
+    texts = tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=6), skip_special_tokens=True)
+    assert dict(text.split("=") for text in texts) == answers
+
+
+@pytest.mark.real_model
+def test_mathformer_reads_characters() -> None:
+    _, tokenizer = load("MathFormer")
+    encoding = tokenizer("6 + 9=x", return_offsets_mapping=True)
+    assert tokenizer.convert_ids_to_tokens(encoding["input_ids"]) == [*"6 + 9=", "<unk>"]
+    assert encoding["offset_mapping"] == [(i, i + 1) for i in range(7)]
+
+
+def test_mathformer_refuses_other_operations() -> None:
+    with pytest.raises(InvalidArgumentError, match="operation is 'pow'; it must be one of 'add', 'sub', 'mul', 'div'"):
+        packaged_models.load_mathformer("pow")  # type: ignore[arg-type]
+
+
 # --- Molecules -------------------------------------------------------------------------------------------------------
+
+
+# Two fluorines, one of which the sulphur replaces.
+REACTION = "CC(C)S.CN(C)C=O.Fc1cccnc1F.O=C([O-])[O-].[K+].[K+]>>CC(C)Sc1ncccc1F"
+
+
+@pytest.mark.real_model
+def test_rxnmapper_maps_the_atoms_of_a_product() -> None:
+    """Its head for that, and the answer that the package's own tests have, by position of the token."""
+    model, tokenizer = load("RXNMapper")
+    inputs = tokenizer(REACTION, return_tensors="pt")
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        head = model(**inputs, output_attentions=True).attentions[10][0, 5]
+    tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
+    arrow = tokens.index(">>")
+    atoms = [i for i, token in enumerate(tokens) if token.strip("[")[0].isalpha() and i not in (0, len(tokens) - 1)]
+    reactants, products = [i for i in atoms if i < arrow], [i for i in atoms if i > arrow]
+    origins = [reactants[int(head[i, reactants].argmax())] for i in products]
+    assert [tokens[i] for i in origins] == [tokens[i] for i in products]
+    assert origins == [1, 2, 4, 6, 24, 23, 22, 21, 20, 18, 17]
+
+
+@pytest.mark.real_model
+def test_rxnmapper_fills_in_a_token() -> None:
+    model, tokenizer = load("RXNMapper")
+    inputs = tokenizer("CCO.BrCC>>CC[MASK]CC", return_tensors="pt")
+    hidden = inputs["input_ids"][0] == tokenizer.mask_token_id
+    with torch.no_grad():
+        assert tokenizer.decode(model(**inputs).logits[0, hidden].argmax(dim=-1)) == "O"
+    encoding = tokenizer(REACTION, return_offsets_mapping=True)
+    assert tokenizer.decode(encoding["input_ids"], skip_special_tokens=True) == REACTION
+    pieces = [REACTION[start:end] for start, end in encoding["offset_mapping"]]
+    assert "".join(pieces) == REACTION
+    assert pieces[1:-1] == tokenizer.tokenize(REACTION)
+    assert {"[K+]", ">>"} < set(pieces)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("C>>Br")["input_ids"]) == ["[CLS]", "C", ">>", "Br", "[SEP]"]
 
 
 @pytest.mark.real_model

