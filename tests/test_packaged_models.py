@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -25,6 +26,7 @@ LOADERS: dict[Model, Callable[[], tuple[Any, Any]]] = {
     "MathFormer": packaged_models.load_mathformer,
     "RXNMapper": packaged_models.load_rxnmapper,
     "ANNalog": packaged_models.load_annalog,
+    "DINOv2": packaged_models.load_dinov2,
 }
 
 
@@ -221,3 +223,51 @@ def test_annalog_vocabulary_is_read_without_running_it(
         _vocabulary(file)
     assert isinstance(caught.value, AttnflowError)
     assert "executed" not in capsys.readouterr().out
+
+
+# --- Images ----------------------------------------------------------------------------------------------------------
+
+
+def picture() -> Any:
+    """Two gradients and a chess board of 28 pixels a field."""
+    image = pytest.importorskip("PIL.Image")
+    y, x = np.mgrid[:224, :224]
+    return image.fromarray(np.stack([x, y, (x // 28 + y // 28) % 2 * 255], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.real_model
+def test_dinov2_computes_what_its_onnx_graph_does() -> None:
+    """Features of the whole image and of the last patch, as onnxruntime 1.32 computes them."""
+    model, processor = load("DINOv2")
+    with torch.no_grad():
+        features = model(**processor(picture(), return_tensors="pt")).last_hidden_state[0]
+    assert features.shape == (257, 384)
+    whole = [0.05885063, 0.33447635, 0.6357243, -2.2413635, -0.8471438, -0.7646518]
+    last = [0.94139737, 1.2733788, 0.22235218, -2.4948049, -0.40116858, -2.660293]
+    assert (features[[0, -1], :6] - torch.tensor([whole, last])).abs().max() <= 1e-4
+
+
+@pytest.mark.real_model
+def test_dinov2_tells_the_parts_of_an_image() -> None:
+    """Noise on the left and stripes on the right: patches of one kind are alike."""
+    image = pytest.importorskip("PIL.Image")
+    model, processor = load("DINOv2")
+    pixels = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
+    pixels[:, 112:] = np.where(np.arange(224) % 8 < 4, 220, 30)[:, None, None]
+    with torch.no_grad():
+        features = model(**processor(image.fromarray(pixels), return_tensors="pt")).last_hidden_state[0, 1:]
+    patches = torch.nn.functional.normalize(features - features.mean(dim=0), dim=-1).unflatten(0, (16, 16))
+    left, right = patches[:, 1:6].flatten(0, 1), patches[:, 10:15].flatten(0, 1)
+    assert (left @ left.T).mean() > 0.6
+    assert (right @ right.T).mean() > 0.6
+    assert (left @ right.T).mean() < -0.6
+
+
+@pytest.mark.parametrize("content", [b"\x3a", b"\x3a\x7f", b"\x3b", b"\xff" * 9, b"\x3a\x04\x2a\x02\x08\x80"])
+def test_a_damaged_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    from attnflow.packaged_models import _onnx
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"model\.onnx is no ONNX file"):
+        _onnx.read(file)

@@ -36,7 +36,7 @@ ARROWS = {
     "network": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "baselines": {"_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
-    "packaged_models": {"errors", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
+    "packaged_models": {"errors", "numpy", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
     "bench": {
         *("maxflow", "instances", "packaged_models", "_positions", "numpy", "errors"),
         *("matplotlib (lazily)", "torch (lazily)"),

