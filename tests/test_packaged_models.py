@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from attnflow import packaged_models  # noqa: E402
 from attnflow.errors import AttnflowError, FileFormatError, InvalidArgumentError, MissingDependencyError  # noqa: E402
-from attnflow.packaged_models import MODELS, Model  # noqa: E402
-from attnflow.packaged_models._packages import PACKAGES  # noqa: E402
+from attnflow.packaged_models import MODELS, Model, _ctranslate2, _onnx  # noqa: E402
+from attnflow.packaged_models._packages import PACKAGES, package_folder  # noqa: E402
 from attnflow.packaged_models.mathformer import Operation  # noqa: E402
 
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -27,6 +28,7 @@ LOADERS: dict[Model, Callable[[], tuple[Any, Any]]] = {
     "RXNMapper": packaged_models.load_rxnmapper,
     "ANNalog": packaged_models.load_annalog,
     "DINOv2": packaged_models.load_dinov2,
+    "Whisper": packaged_models.load_whisper,
 }
 
 
@@ -265,9 +267,97 @@ def test_dinov2_tells_the_parts_of_an_image() -> None:
 
 @pytest.mark.parametrize("content", [b"\x3a", b"\x3a\x7f", b"\x3b", b"\xff" * 9, b"\x3a\x04\x2a\x02\x08\x80"])
 def test_a_damaged_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None:
-    from attnflow.packaged_models import _onnx
-
     file = tmp_path / "model.onnx"
     file.write_bytes(content)
     with pytest.raises(FileFormatError, match=r"model\.onnx is no ONNX file"):
         _onnx.read(file)
+
+
+# --- Speech ----------------------------------------------------------------------------------------------------------
+
+
+def hear(processor: Any, samples: np.ndarray) -> Any:
+    return processor(samples.astype(np.float32), sampling_rate=16000, return_tensors="pt")["input_features"]
+
+
+@pytest.mark.real_model
+def test_whisper_encodes_sound_as_ctranslate2_does() -> None:
+    """A rising tone of five seconds; the numbers are those of CTranslate2 4.8.5, first and last position."""
+    model, processor = load("Whisper")
+    t = np.arange(80000) / 16000
+    features = hear(processor, 0.5 * np.sin(2 * np.pi * (200 * t + 150 * t * t)))
+    with torch.no_grad():
+        encoded = model.model.encoder(features).last_hidden_state[0]
+    assert encoded.shape == (1500, 384)
+    first = [-0.701411783695221, -0.5770447850227356, 0.850048840045929, -0.7025558948516846]
+    last = [-0.07127634435892105, -0.011468414217233658, -0.5365176796913147, 0.6985164284706116]
+    assert (encoded[[0, -1], :4] - torch.tensor([first, last])).abs().max() <= 1e-4
+    assert processor.batch_decode(model.generate(features), skip_special_tokens=True) == [" Mmm..."]
+
+
+@pytest.mark.real_model
+def test_whisper_knows_silence() -> None:
+    """It gives "no speech" 0.95; made to write all the same, it writes what captions of silent films end with."""
+    model, processor = load("Whisper")
+    features = hear(processor, np.zeros(80000))
+    tokenizer = processor.tokenizer
+    start = torch.tensor([[model.generation_config.decoder_start_token_id]])
+    with torch.no_grad():
+        following = model(features, decoder_input_ids=start).logits[0, -1].softmax(dim=-1)
+    assert following[tokenizer.convert_tokens_to_ids("<|nocaptions|>")] > 0.9
+    assert processor.batch_decode(model.generate(features), skip_special_tokens=True) == [" you"]
+    stamped = model.generate(features, return_timestamps=True)
+    assert tokenizer.decode(stamped[0], decode_with_timestamps=True).startswith("<|0.00|>")
+
+
+@pytest.mark.real_model
+def test_whisper_tokenizer_holds_the_vocabulary_of_the_package() -> None:
+    model, processor = load("Whisper")
+    tokenizer = processor.tokenizer
+    file = package_folder("Whisper") / "model" / "vocabulary.txt"
+    vocabulary = file.read_text(encoding="utf-8").split("\n")[: model.config.vocab_size]
+    assert tokenizer.convert_ids_to_tokens(list(range(model.config.vocab_size))) == vocabulary
+    ids = tokenizer(" The quick brown fox.")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids[:3]) == ["<|startoftranscript|>", "<|notimestamps|>", "ĠThe"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == " The quick brown fox."
+    assert tokenizer.decode([50363, 383, 50413], decode_with_timestamps=True) == "<|0.00|> The<|1.00|>"
+
+
+def stored(*, version: int = 6, kind: int = 4, n_bytes: int = 4, rest: bytes = b"\x01\x3c\x00\x40") -> bytes:
+    """A model of one variable, two numbers of float16, as CTranslate2 writes it."""
+    header = struct.pack("<IH5sII", version, 5, b"Spec\0", 1, 1)
+    return header + struct.pack("<H4sBIBI", 4, b"a/b\0", 1, 2, kind, n_bytes) + rest + struct.pack("<I", 0)
+
+
+def test_a_model_of_ctranslate2_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(stored())
+    (name,) = variables = _ctranslate2.read(file)
+    assert name == "a/b"
+    assert variables[name].tolist() == [1.0009765625, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (stored(version=5), "its version is 5, and 6 is read"),
+        (stored(kind=9), "a/b is of type 9"),
+        (stored(n_bytes=6), r"a/b of shape \(2,\) has 6 bytes"),
+        (stored()[:-6], "it ends after"),
+        (b"", "it ends after 0 bytes"),
+    ],
+)
+def test_a_damaged_model_of_ctranslate2_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match=rf"model\.bin is no model of CTranslate2 .*{reason}"):
+        _ctranslate2.read(file)
+
+
+def test_a_whisper_that_is_another_is_refused() -> None:
+    from attnflow.packaged_models.whisper import _renamed
+
+    with pytest.raises(FileFormatError, match="decoder/layer_0/gate/weight is no part"):
+        list(_renamed({"decoder/layer_0/gate/weight": np.ones((2, 2))}))
+    with pytest.raises(FileFormatError, match="encoder/layer_0/self_attention/linear_0/bias has a bias for keys"):
+        list(_renamed({"encoder/layer_0/self_attention/linear_0/bias": np.ones(6)}))

