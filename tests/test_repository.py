@@ -38,7 +38,7 @@ ARROWS = {
     "network": {"_links", "_encoder_decoder", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "baselines": {"_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
-    "packaged_models": {"errors", "transformers (lazily)"},
+    "packaged_models": {"errors", "numpy", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
     "bench": {
         *("maxflow", "instances", "packaged_models", "_positions", "numpy", "errors"),
         *("matplotlib (lazily)", "torch (lazily)"),

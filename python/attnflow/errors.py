@@ -47,4 +47,4 @@ class MissingDependencyError(AttnflowError, ImportError):
 
 
 class FileFormatError(AttnflowError, ValueError):
-    """A saved result is damaged, or of a version this release does not read."""
+    """A saved result, or a packaged model, is damaged, or of a version this release does not read."""

@@ -21,9 +21,8 @@ from .. import instances, maxflow
 from .._positions import integer, items
 from ..errors import InvalidArgumentError, InvalidCapacityError
 from ..maxflow import Algorithm, Flows, Link
-from ..packaged_models import Model
 from .peers import Graph
-from .trained import attention, missing
+from .trained import Model, attention, missing
 
 __all__ = ["CASES", "Case", "Instance", "excess", "instance", "load", "select"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from .. import packaged_models
 from .._positions import integer
 from ..errors import InvalidArgumentError
-from ..packaged_models import Model
 
-__all__ = ["TEXT", "attention", "missing"]
+__all__ = ["TEXT", "Model", "attention", "missing"]
+
+Model = Literal["SmolLM2", "MiniLM"]
 
 TEXT = Path(__file__).with_name("text.txt")
 

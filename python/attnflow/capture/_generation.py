@@ -111,8 +111,10 @@ def _first(answer: Any) -> Tensor:
     return sequences[0]
 
 
-def decoder_inputs(model: nn.Module, labels: Sequence[int]) -> list[int]:
-    """What a decoder behind an encoder reads for it to say `labels`: the same, one place later, by the model's rule.
+def decoder_inputs(model: nn.Module, labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What a decoder behind an encoder reads for it to say `labels`, one place later, by the model's rule; and they.
+
+    Where the labels begin with the token that answers start from, which is read and never said, it is dropped.
 
     Raises
     ------
@@ -125,19 +127,20 @@ def decoder_inputs(model: nn.Module, labels: Sequence[int]) -> list[int]:
     >>> from attnflow.capture import decoder_inputs
     >>> size = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     >>> decoder_inputs(T5ForConditionalGeneration(T5Config(vocab_size=11, **size)), [7, 8, 1])
-    [0, 7, 8]
+    ([0, 7, 8], [7, 8, 1])
     """
-    if not labels:
+    sources = (getattr(model, "generation_config", None), model.config)
+    start = next((s for s in (getattr(c, "decoder_start_token_id", None) for c in sources) if s is not None), None)
+    said = list(labels)[1:] if len(labels) > 1 and labels[0] == start else list(labels)
+    if not said:
         raise InvalidArgumentError("the target is empty: there is nothing that the model is to say")
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if shift is not None:
-        shifted: Tensor = shift(labels=torch.tensor([list(labels)]))
-        return [int(token) for token in shifted[0]]
-    sources = (getattr(model, "generation_config", None), model.config)
-    start = next((s for s in (getattr(c, "decoder_start_token_id", None) for c in sources) if s is not None), None)
+        shifted: Tensor = shift(labels=torch.tensor([said]))
+        return [int(token) for token in shifted[0]], said
     if start is None:
         raise InvalidArgumentError(
             f"{type(model).__name__} has no decoder_start_token_id in its configuration: set it, to say from which "
             "token its answers start"
         )
-    return [int(start), *labels[:-1]]
+    return [int(start), *said[:-1]], said

@@ -9,6 +9,7 @@ sequential     z = (x + o) + m           m: some module's output   Llama, GPT-2,
 parallel       z = x + o + m             the same equation         GPT-NeoX, Phi
 alone          z = x + o                                           T5
 sandwich       z = (x + N(o)) + m        N: a norm that read o     Gemma 2 and 3, OLMo 2
+                                         or a scale of channels    DINOv2, BEiT
 post-norm      z = M(N(x + o) + m)       N: a norm that read x+o   BERT and its kin
 =============  ==================================================  ==========================
 
@@ -353,7 +354,12 @@ def _post_norms(
 
 
 def _norm(module: nn.Module, read: Tensor, wrote: Tensor, equal: _Equality) -> Norm | None:
-    """A layer norm or root-mean-square norm in linear form, if that is what the module did."""
+    """A layer norm, a root-mean-square norm or a scale of channels in linear form, if that is what the module did."""
+    for parameter in module.parameters(recurse=False):
+        if parameter.shape == read.shape[-1:] and not parameter.is_meta:
+            scale = Norm(parameter.detach().to(read.dtype), torch.ones_like(read[:, :1]), False)
+            if equal(wrote, scale.columns(read)):
+                return scale
     weight = getattr(module, "weight", None)
     d = read.shape[-1]
     if weight is None:

@@ -106,8 +106,7 @@ def _answered(capture: ModuleType, model: Any, tokenizer: Any, reading: Reading,
         raise InvalidArgumentError(f"target={short(request.target)!r} says what is said: leave out generate")
     validated(request.target)
     labels = [int(token) for token in tokenizer(text_target=request.target)["input_ids"]]
-    decoder_ids = capture.decoder_inputs(model, labels)
-    return with_target(reading, tokenizer, decoder_ids, labels)
+    return with_target(reading, tokenizer, *capture.decoder_inputs(model, labels))
 
 
 def encoder_inputs(reading: Reading) -> Any:
