@@ -84,23 +84,32 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
     ends = {int(end) for end in (ends if isinstance(ends, Sequence) else [ends]) if end is not None}
     if ends and getattr(configured, "pad_token_id", None) is None:
         options.setdefault("pad_token_id", min(ends))  # as generate would, which says so every time
-    with _state.evaluation(model):
-        answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
+    prompts: list[list[int]] = []
+
+    def note(_: nn.Module, __: Any, given: dict[str, Any]) -> None:
+        if not prompts and isinstance(ids := given.get("decoder_input_ids"), Tensor):
+            prompts.append(ids[0].tolist())
+
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with _state.evaluation(model):
+            answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
+    finally:
+        handle.remove()
     sequence = [int(token) for token in _first(answer)]
-    if is_encoder_decoder(model):
-        start = 1
-    else:
-        # A model that reads images returns what follows its prompt alone, others the prompt as well.
-        prompt = prepared.given["input_ids"][0].tolist()
-        sequence = sequence if sequence[: len(prompt)] == prompt else [*prompt, *sequence]
-        start = len(prompt)
-    said = sequence[start:]
+    if not is_encoder_decoder(model):
+        prompts = [prepared.given["input_ids"][0].tolist()]
+    elif not prompts:
+        raise InvalidArgumentError(f"{type(model).__name__} generated without a decoder that could be seen")
+    (prompt,) = prompts
+    # Some models return what follows their prompt alone, others the prompt as well.
+    said = sequence[len(prompt) :] if sequence[: len(prompt)] == prompt else sequence
     # Behind its end an answer is filled up where others go on: here there are no others, but some models do.
     end = next((place for place, token in enumerate(said) if token in ends), len(said) - 1)
     said = said[: end + 1]
     if not said:
         raise InvalidArgumentError(f"{type(model).__name__} generated nothing (options {sorted(options)})")
-    return [*sequence[:start], *said[:-1]], said
+    return [*prompt, *said[:-1]], said
 
 
 def _first(answer: Any) -> Tensor:

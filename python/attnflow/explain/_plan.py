@@ -42,7 +42,8 @@ def of_text(reading: Reading, target: Target, sources: Sources, causal: bool) ->
     else:
         players = _players(reading, sources)
     # An encoder predicts in place, where it predicts at all: the word behind a mask, say.
-    predicts = max(positions) if causal or (len(positions) == 1 and not isinstance(target, str | None)) else None
+    whole = target is None or (isinstance(target, str) and target in ("cls", "mean"))
+    predicts = max(positions) if causal or (len(positions) == 1 and not whole) else None
     return Plan(tuple(players), (positions,), label, pooled, None if pooled else predicts)
 
 
