@@ -83,10 +83,10 @@ def test_a_ribbon_is_as_thick_as_its_flow() -> None:
         thickness[path.find("title").text.split(",")[0]] = (float(under) - float(start), path.attrib["class"])
     full = 24 * 0.86
     assert thickness == {
-        "layer 1: 1  b → 1  b: 3": (pytest.approx(full * 3 / 4, abs=0.11), "cut"),
-        "layer 1: 1  b → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
-        "layer 2: 1  b → 2  c: 3": (pytest.approx(full * 3 / 4, abs=0.11), "ribbon"),
-        "layer 2: 2  c → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+        "layer 1: 1 b → 1 b: 3": (pytest.approx(full * 3 / 4, abs=0.11), "cut"),
+        "layer 1: 1 b → 2 c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+        "layer 2: 1 b → 2 c: 3": (pytest.approx(full * 3 / 4, abs=0.11), "ribbon"),
+        "layer 2: 2 c → 2 c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
     }
     bands = [rect for rect in group.iter("rect") if rect.attrib["class"] == "band"]
     assert len(bands) == 1
