@@ -19,7 +19,7 @@ from rich.color import Color
 
 from attnflow import views
 from attnflow.errors import InvalidArgumentError, MissingDependencyError
-from attnflow.views import terminal
+from attnflow.views import terminal, terminal_style
 from attnflow.views.colour import contrast
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -122,7 +122,7 @@ def test_the_strongest_token_has_the_brightest_background() -> None:
 
 
 def test_the_indexed_scale_rises_and_can_be_read() -> None:
-    palette = terminal._palette("256")
+    palette = terminal_style.palette("256")
     assert palette.shades is not None
     lightness = []
     for style in palette.shades:
