@@ -56,18 +56,18 @@ def draw(result: Attribution) -> tuple[Element, float, float]:
             line(group, start, bottom + 5, x - 1, bottom + 5, "axis")
             text(group, start, bottom + 19, name, "faint")
             x = max(x, start + _LETTER * cells(name) - _GAP / 2) + _GAP
-    right = max(x, *x_of.values()) + overhang if x_of else left
+    right = x - _GAP + overhang if x_of else left
     for row, step in enumerate(rows):
         _row(group, result, step, labels[row], (left - 12, shares, top + _ROW * row), step_width, x_of)
     y = bottom + (26 if shown.groups and (len(shown.groups) > 1 or shown.groups[0][0]) else 8)
-    for said in notes(result, shown, len(steps)):
+    for said in _notes(result, shown, len(steps)):
         text(group, 16, y + 10, said, "faint")
         right = max(right, 16 + 6.1 * cells(said))
         y += 17
     return group, y + 8, right + 16
 
 
-def notes(result: Attribution, shown: layout.Columns, n_steps: int) -> list[str]:
+def _notes(result: Attribution, shown: layout.Columns, n_steps: int) -> list[str]:
     """What the picture does not show."""
     said = []
     if shown.left_out:

@@ -90,7 +90,7 @@ def _report(console: Console, results: Sequence[Attribution], styles: Palette, l
         console.print()
         console.print(_named(result))
         for line in _heatmaps(result, styles, console.width, limit):
-            console.print(line, no_wrap=styles.shades is None)
+            console.print(line, no_wrap=styles.shades is None and line.style != "dim italic")
         console.print(scale(styles, float(result.values.max())))
         _worth(console, result, styles)
     console.print()
@@ -114,7 +114,7 @@ def _overview(console: Console, results: Sequence[Attribution], styles: Palette,
         for part in (part for part in layout.parts(result) if part.cells):
             console.print(Text(part.heading, "italic"))
             for line in terminal_grid.draw(result, styles, console.width, limit):
-                console.print(line, no_wrap=True, overflow="crop")
+                console.print(line, no_wrap=line.style != "dim italic", overflow="fold")
         for line in terminal_matrix.draw(result, styles, console.width, limit):
             console.print(line, no_wrap=line.style != "dim italic", overflow="fold")
         has_later = any(not result.visible(sink).all() for sink in range(len(result.targets)))
