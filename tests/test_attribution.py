@@ -270,6 +270,26 @@ def test_to_pandas() -> None:
     assert list(make(players=[0, 2, 3, 4], flows=None).to_pandas()["start"].isna()) == [True, False, False, False]
 
 
+def test_to_pandas_tells_apart_what_there_is_to_tell() -> None:
+    pytest.importorskip("pandas")
+    plain = ["sink", "target", "position", "token", "start", "end", "score", "lower", "upper", "bottleneck"]
+    assert list(make().to_pandas()) == plain
+    twice = {name: [FIELDS[name][0]] * 2 for name in ("values", "lower", "upper", "bottlenecks")}
+    several = make(targets=[3, 4], sink_labels=["a", "b"], predictions=[("a", 0.5), ("b", 0.25)], flows=None, **twice)
+    frame = several.to_pandas()
+    assert list(frame) == ["sink", "label", "probability", *plain[1:]]
+    assert list(frame["label"]) == ["a"] * 4 + ["b"] * 4
+    assert list(frame["probability"]) == [0.5] * 4 + [0.25] * 4
+    spoken = make(kind="encoder-decoder", n_source=3).to_pandas()
+    assert list(spoken) == [*plain[:2], "part", *plain[2:]]
+    assert list(spoken["part"]) == ["source", "source", "decoder", "decoder"]
+    picture = make(grid=(2, (1, 2))).to_pandas()
+    assert list(picture) == [*plain[:3], "row", "column", *plain[3:]]
+    assert picture["column"].isna().tolist() == [True, False, False, True]
+    assert picture["column"].dropna().tolist() == [0, 1]
+    assert make(grid=(1, (4,))).to_pandas()["frame"].tolist() == [0, 1, 2, 3]
+
+
 def test_a_missing_pandas_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingDependencyError, match="pip install pandas"):

@@ -44,10 +44,10 @@ ARROWS = {
         *("matplotlib (lazily)", "torch (lazily)"),
     },
     "bench/peers": {"bench", "numpy", "igraph", "maxflow", "networkx", "ortools", "scipy"},  # loaded when looked for
-    "attribution": {"_positions", "_frozen", "numpy", "errors", "maxflow", "views (lazily)", "pandas (lazily)"},
+    "attribution": {"_positions", "_frozen", "numpy", "errors", "maxflow", "views (lazily)"},
     "capture": {"torch", "transformers", "numpy", "errors"},
     "explain": {"capture (lazily)", "network", "attribution", "_positions", "errors", "numpy"},
-    "views": {"attribution", "errors", "numpy", "rich", "jinja2", "markupsafe", "IPython (lazily)"},
+    "views": {"attribution", "errors", "numpy", "rich", "jinja2", "markupsafe", "IPython (lazily)", "pandas (lazily)"},
     "cli": {PUBLIC},
     "__main__": {"cli"},
 }

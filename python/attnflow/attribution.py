@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -405,18 +404,15 @@ class Attribution(Frozen):
         return storage.to_dict(self) | {"options": {name: _lists(value) for name, value in self.options.items()}}
 
     def to_pandas(self) -> Any:
-        """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame)."""
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise MissingDependencyError("to_pandas() needs pandas: pip install pandas") from error
-        rows = []
-        for sink in range(len(self.targets)):
-            for row in self.rows(sink):
-                start, end = self.offsets[row.position] or (None, None)
-                rows.append({"sink": sink, "target": self.targets[sink], "start": start, "end": end, **row._asdict()})
-        order = ["sink", "target", "position", "token", "start", "end", "score", "lower", "upper", "bottleneck"]
-        return pandas.DataFrame(rows, columns=order).astype({"start": "Int64", "end": "Int64"})
+        """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame).
+
+        Where there is something to tell apart, further columns: `label` and `probability` of a sink that has them,
+        `part` ("source", "decoder") in an encoder-decoder, `row` and `column` of a patch or `frame` of a recording. A
+        token that a sink cannot see has a score of 0 and the bottleneck "none".
+        """
+        from .views import table
+
+        return table.to_pandas(self)
 
     def show(self, *, compare: Sequence[Attribution] = ()) -> None:
         """Show the result where you are: as a page in a notebook, as text in a terminal.

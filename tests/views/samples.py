@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from attnflow.attribution import Attribution, PairFlow
+from attnflow.attribution import Attribution, Grid, PairFlow
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 HOSTILE = [
@@ -97,3 +98,131 @@ def pair_flow(
             at = following
     layer, receiver, giver = np.array(list(edges), dtype=np.int32).T
     return PairFlow(source, layer, receiver, giver, np.array(list(edges.values())), layer == cut)
+
+
+# -- what else a result can be of ------------------------------------------------------------------------------------
+
+ANSWER = [" He", " gave", " it", " to", " Mary", "."]
+
+
+def scores(rng: np.random.Generator, seen: np.ndarray[Any, Any], n_links: int) -> dict[str, Any]:
+    """Made-up scores of every sink, and where their cuts lie; nothing where nothing can be seen."""
+    values = rng.gamma(0.5, 0.02, seen.shape) * (rng.random(seen.shape) > 0.15) * seen
+    cuts = np.where(rng.random(seen.shape) < 0.3, -1, rng.integers(0, n_links, seen.shape))
+    lower = np.maximum(values - 3e-8, 0)
+    return {"values": values, "lower": lower, "upper": values + 3e-8, "bottlenecks": np.where(values > 0, cuts, -3)}
+
+
+def generation(
+    prompt: list[str] | None = None, answer: list[str] | None = None, *, seed: int = 0, **changes: Any
+) -> Attribution:
+    """A decoder that wrote `answer`: one sink a token of it."""
+    rng = np.random.default_rng(seed)
+    asked, said = split(PROMPT) if prompt is None else prompt, ANSWER if answer is None else answer
+    n = 1 + len(asked) + len(said) - 1  # the last token is written and not read
+    players = np.arange(1, n)
+    targets = [len(asked) + step for step in range(len(said))]
+    seen = players[None, :] <= np.array(targets)[:, None]
+    shares = rng.uniform(0.2, 1, len(said)).tolist()
+    fields: dict[str, Any] = {
+        "players": players, "targets": targets, "target_label": f"{len(said)} generated tokens", "sink_labels": said,
+        "predictions": list(zip(said, shares, strict=True)),
+        "prediction": None, **scores(rng, seen, 12),
+    }  # fmt: skip
+    return sample([*asked, *said[:-1]], flows=0, **fields | changes)
+
+
+def translation(
+    source: list[str] | None = None, answer: list[str] | None = None, *, steps: int | None = None, seed: int = 0,
+    **changes: Any,
+) -> Attribution:  # fmt: skip
+    """An encoder-decoder: the source's tokens with an end token, then a start token and what was said."""
+    rng = np.random.default_rng(seed)
+    read = split("The keys to the cabinet are on the table.") if source is None else source
+    said = ["Die", " Schlüssel", " liegen", " auf", " dem", " Tisch", "."] if answer is None else answer
+    spans, end = [], 0
+    for token in read:
+        spans.append((end, end + len(token)))
+        end += len(token)
+    end += 1
+    later = []
+    for token in said[:-1]:
+        later.append((end, end + len(token)))
+        end += len(token)
+    n_source = len(read) + 1
+    tokens = [*read, "</s>", "<pad>", *said[:-1]]
+    players = np.array([p for p in range(len(tokens)) if p != n_source - 1])
+    kept = len(said) if steps is None else steps
+    targets = [n_source + step for step in range(kept)]
+    seen = players[None, :] <= np.array(targets)[:, None]
+    names = [*(f"encoder {i + 1}" for i in range(6)), *(f"{x} {i + 1}" for i in range(6) for x in ("self", "cross"))]
+    several = {
+        "sink_labels": said[:kept], "predictions": [(token, 0.5 + 0.05 * i) for i, token in enumerate(said[:kept])],
+    }  # fmt: skip
+    fields: dict[str, Any] = {
+        "tokens": tokens, "offsets": [*spans, None, None, *later], "text": "".join(read) + "\n" + "".join(said[:-1]),
+        "players": players, "targets": targets, "n_source": n_source, "kind": "encoder-decoder", "link_names": names,
+        "target_label": f"{kept} generated tokens" if kept > 1 else "first generated token",
+        "prediction": None if kept > 1 else (said[0], 0.5), **(several if kept > 1 else {}),
+        **scores(rng, seen, len(names)),
+    }  # fmt: skip
+    return sample(fields.pop("tokens"), start_token=False, flows=0, **fields | changes)
+
+
+def image(rows: int = 14, columns: int = 14, *, seed: int = 0, **changes: Any) -> Attribution:
+    """A vision transformer: a class token and patches, with a bright spot among them."""
+    rng = np.random.default_rng(seed)
+    n = 1 + rows * columns
+    row, column = np.divmod(np.arange(n - 1), columns)
+    spot = np.exp(-(((row - rows * 0.4) / rows * 5) ** 2) - ((column - columns * 0.6) / columns * 6) ** 2)
+    values = (spot * 0.02 + rng.gamma(0.5, 0.001, n - 1))[None, :] * (rng.random((1, n - 1)) > 0.1)
+    cuts = np.where(values > 0, rng.integers(-2, 12, values.shape), -3)
+    cuts[0, cuts[0] == -3] = -3
+    fields: dict[str, Any] = {
+        "tokens": ["[CLS]", *(f"patch {r},{c}" for r in range(rows) for c in range(columns))],
+        "offsets": [None] * n, "text": "", "players": np.arange(1, n), "targets": [0], "kind": "encoder",
+        "target_label": "class token '[CLS]'", "prediction": ("tabby cat", 0.81), "grid": Grid(1, (rows, columns)),
+        "values": values, "lower": values, "upper": values, "bottlenecks": np.where(values > 0, cuts, -3),
+        "n_nodes": 13 * n, "n_edges": 12 * n * n,
+    }  # fmt: skip
+    return sample(fields.pop("tokens"), start_token=False, flows=0, **fields | changes)
+
+
+def caption(rows: int = 7, columns: int = 7, answer: list[str] | None = None, *, seed: int = 0) -> Attribution:
+    """An image described by a decoder: cells and text in one result, several sinks."""
+    rng = np.random.default_rng(seed)
+    said = ["a", " cat", " on", " a", " red", " mat"] if answer is None else answer
+    n_source = 1 + rows * columns
+    patches = [f"patch {r},{c}" for r in range(rows) for c in range(columns)]
+    tokens = ["[CLS]", *patches, "<s>", *said[:-1]]
+    return _spoken(rng, tokens, said, n_source, Grid(1, (rows, columns)))
+
+
+def recording(frames: int = 1500, answer: list[str] | None = None, *, seed: int = 0) -> Attribution:
+    """Speech written down by a decoder, frame after frame."""
+    rng = np.random.default_rng(seed)
+    said = [" And", " so", ",", " my", " fellow", " Americans"] if answer is None else answer
+    tokens = [*(f"frame {i}" for i in range(frames)), "<s>", *said[:-1]]
+    spoken = _spoken(rng, tokens, said, frames, Grid(0, (frames,)))
+    values = np.array(spoken.values)
+    for step in range(len(said)):  # each word has its time
+        at = frames * (step + 0.5) / len(said)
+        values[step, :frames] *= 0.05 + 3 * np.exp(-(((np.arange(frames) - at) / frames * 12) ** 2))
+    return replace(spoken, values=values, lower=values, upper=values, bottlenecks=np.where(values > 0, 3, -3))
+
+
+def _spoken(rng: np.random.Generator, tokens: list[str], said: list[str], n_source: int, grid: Grid) -> Attribution:
+    spans, end = [], 0
+    for token in said[:-1]:
+        spans.append((end, end + len(token)))
+        end += len(token)
+    players = np.arange(grid.start, len(tokens))
+    targets = [n_source + step for step in range(len(said))]
+    seen = players[None, :] <= np.array(targets)[:, None]
+    return sample(
+        tokens, start_token=False, flows=0, offsets=[None] * (n_source + 1) + spans, text="".join(said[:-1]),
+        players=players, targets=targets, n_source=n_source, kind="encoder-decoder", grid=grid, prediction=None,
+        target_label=f"{len(said)} generated tokens", sink_labels=said,
+        predictions=list(zip(said, rng.uniform(0.2, 1, len(said)).tolist(), strict=True)),
+        link_names=[f"link {i}" for i in range(12)], **scores(rng, seen, 12),
+    )  # fmt: skip

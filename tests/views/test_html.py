@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import HOSTILE, sample
+from samples import HOSTILE, caption, generation, image, recording, sample, translation
 
 pytest.importorskip("jinja2")
 
 from attnflow import views
 from attnflow.attribution import Attribution
 from attnflow.errors import InvalidArgumentError, MissingDependencyError
-from attnflow.views import html
+from attnflow.views import colour, html
 
 CASES: dict[str, tuple[Attribution, ...]] = {
     "usual": (sample(seed=3, n_layers=30), sample(plain=True, n_layers=30)),
@@ -27,6 +27,17 @@ CASES: dict[str, tuple[Attribution, ...]] = {
     "encoder": (sample(kind="encoder", start_token=False, prediction=None),),
     "one long token": (sample(["漢" * 300, " " + "x" * 500]),),
     "right to left": (sample(["שלום", " עולם", " مرحبا", " بالعالم"], start_token=False),),
+    "generation": (generation(), generation(seed=1, options={"measure": "attention"})),
+    "hostile generation": (generation(HOSTILE, HOSTILE[:9]),),
+    "long generation": (generation([f" tok{i}" for i in range(150)], [f" word{i}" for i in range(120)]),),
+    "translation": (translation(),),
+    "hostile translation": (translation(HOSTILE, HOSTILE[::-1], link_names=HOSTILE),),
+    "one step of a translation": (translation(steps=1),),
+    "image": (image(), image(seed=1)),
+    "large image": (image(40, 30),),
+    "caption": (caption(),),
+    "recording": (recording(),),
+    "short recording": (recording(9, ["a", " b"]),),
     "nothing": (sample(values=np.zeros((1, 14)), lower=np.zeros((1, 14)), upper=np.zeros((1, 14)), flows=0),),
 }
 
@@ -137,8 +148,9 @@ def test_long_tables_are_folded_and_their_best_come_first() -> None:
     assert len(re.findall(r'<td class="at">', folded)) == 300
 
 
-def test_hostile_tokens_are_text_and_nothing_else() -> None:
-    text = html.page(*CASES["hostile"])
+@pytest.mark.parametrize("name", ["hostile", "hostile generation", "hostile translation"])
+def test_hostile_tokens_are_text_and_nothing_else(name: str) -> None:
+    text = html.page(*CASES[name])
     assert "<script" not in text
     assert text.count("</style>") == 2
     shown = Page(text).text
@@ -174,12 +186,74 @@ def test_what_was_not_verified_is_not_called_verified() -> None:
     assert "✓" not in text
 
 
-def test_several_targets_have_a_section_each() -> None:
+def test_several_targets_are_a_matrix_and_have_details_each() -> None:
     one = sample()
     many = {name: np.repeat(getattr(one, name), 14, axis=0) for name in ("values", "lower", "upper", "bottlenecks")}
-    text = html.page(sample(targets=list(range(1, 15)), **many))
-    assert text.count("What the prediction drew on") == 12
-    assert "2 more targets" in text
+    text = html.page(sample(targets=list(range(1, 15)), flows=0, **many))
+    assert "What each target drew on" in text
+    assert text.count('<details class="step">') == 14
+    # A decoder's position sees what stands before it: a triangle of cells.
+    assert len(re.findall(r'<rect class="cell ', text)) == 14 * 15 // 2
+
+
+def test_a_generation_shows_what_was_said_and_the_matrix_first() -> None:
+    result = generation()
+    text = html.page(result)
+    page = Page(text)
+    assert "said He gave it to Mary." in page.text
+    assert text.count("How to read this") == 1
+    assert text.count("explained by position alone</dt>") == 1  # once, not once a step
+    assert text.index('class="cell') < text.index("<details")
+    titles = re.findall(r"<title>(\d+) (\S+) ← (\d+) (\S+): ([\d.e-]+)\n", text)
+    assert len(titles) == sum(int(result.visible(sink).sum()) for sink in range(6))
+    step, said, position, token, value = titles[20]
+    row = next(row for row in result.rows(int(step) - 1) if row.position == int(position))
+    assert (said, token) == (result.sink_labels[int(step) - 1].strip(), row.token.strip())  # type: ignore[index]
+    assert value == f"{row.score:.4g}"
+
+
+def test_details_of_a_step_end_with_what_it_sees() -> None:
+    first = html.page(generation()).split('<details class="step">')[1]
+    assert "gave" in first
+    assert "He</span>" not in first
+    assert "position 15" not in first
+
+
+def test_a_long_generation_stays_a_page_and_says_what_it_lacks() -> None:
+    (result,) = CASES["long generation"]
+    text = html.page(result)
+    assert len(text) < 8e6
+    assert "20 more steps are in the result and not drawn" in text
+    assert re.search(r"\d+ more input tokens have no column: no score of theirs is above [\d.]+", text)
+    assert "steps are in the result and have no details on this page" in text
+
+
+def test_source_and_decoder_have_headings_of_their_own() -> None:
+    text = html.page(translation(steps=1))
+    for heading in ("source: what the encoder read", "decoder: what it read and said"):
+        assert f"<h4>{heading}</h4>" in text
+        assert re.search(rf'<tr class="part"><th colspan="5" scope="rowgroup">{heading}</th></tr>', text)
+
+
+def test_cells_of_pictures_have_the_scale_of_light_and_of_dark_pages() -> None:
+    (style,) = re.findall(r"<style>(.*?)</style>", html.fragment(generation()), re.DOTALL)
+    *_, dark = style.split("@media (prefers-color-scheme: dark)")
+    for part, stops in ((style.removesuffix(dark), colour.LIGHT), (dark, colour.DARK)):
+        for step, shade in enumerate(colour.shades(stops)):
+            rule = (
+                f".attnflow .h{step} {{ background: {shade.background}; color: {shade.ink}; fill: {shade.background} }}"
+            )
+            assert rule in part
+
+
+def test_an_image_is_its_cells() -> None:
+    result = image(3, 5)
+    text = html.page(result)
+    assert len(re.findall(r'<rect class="cell h\d+" ', text)) == 15
+    best = int(np.argmax(result.values))
+    assert len(re.findall(rf"<title>row {best // 5}, column {best % 5}: ", text)) == 1
+    assert "Scores along the text" not in text
+    assert "All 15 scores" in text
 
 
 def test_the_fragment_keeps_its_style_to_itself() -> None:
@@ -238,7 +312,10 @@ def browse(text: str, path: Path, width: int, *, dark: bool) -> str:
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", CASES)
 def test_in_a_browser_nothing_overlaps_and_nothing_is_fetched(name: str, width: int, tmp_path: Path) -> None:
-    title = browse(html.page(*CASES[name]), tmp_path / "x.html", width, dark=False)
+    page = html.page(*CASES[name])
+    if len(page) < 1e6:  # with everything unfolded; of the longest pages, as they open
+        page = page.replace("<details", "<details open")
+    title = browse(page, tmp_path / "x.html", width, dark=False)
     assert '"found":[]' in title
 
 

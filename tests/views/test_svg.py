@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from samples import HOSTILE, sample
+from samples import HOSTILE, caption, generation, image, recording, sample, translation
 
 from attnflow.attribution import Attribution, PairFlow
-from attnflow.views import ribbons, svg
+from attnflow.views import colour, grid, layout, matrix, ribbons, svg
 from attnflow.views.elements import WIDTH, cells, shorten
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -27,6 +27,19 @@ CASES: dict[str, Attribution] = {
     "one token": sample(["one"], start_token=False, n_layers=1, flows=1),
     "wide": sample(["漢" * 200, " " + "x" * 500], flows=1),
     "many layers": sample(n_layers=200, flows=1),
+    "generation": generation(),
+    "hostile generation": generation(HOSTILE, HOSTILE[:9]),
+    "long generation": generation([f" tok{i}" for i in range(150)], [f" word{i}" for i in range(120)]),
+    "wide generation": generation(["漢" * 200, " x"], ["漢" * 90, "x" * 200, " y"]),
+    "translation": translation(),
+    "hostile translation": translation(HOSTILE, HOSTILE[::-1], link_names=HOSTILE),
+    "one step of a translation": translation(steps=1),
+    "image": image(),
+    "strip of an image": image(3, 90),
+    "large image": image(60, 40),
+    "caption": caption(),
+    "recording": recording(),
+    "short recording": recording(9, ["a", " b"]),
     "nothing": sample(values=np.zeros((1, 14)), lower=np.zeros((1, 14)), upper=np.zeros((1, 14)), flows=0),
 }
 
@@ -83,10 +96,10 @@ def test_a_ribbon_is_as_thick_as_its_flow() -> None:
         thickness[path.find("title").text.split(",")[0]] = (float(under) - float(start), path.attrib["class"])
     full = 24 * 0.86
     assert thickness == {
-        "layer 1: 1  b → 1  b: 3": (pytest.approx(full * 3 / 4, abs=0.11), "cut"),
-        "layer 1: 1  b → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
-        "layer 2: 1  b → 2  c: 3": (pytest.approx(full * 3 / 4, abs=0.11), "ribbon"),
-        "layer 2: 2  c → 2  c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+        "layer 1: 1 b → 1 b: 3": (pytest.approx(full * 3 / 4, abs=0.11), "cut"),
+        "layer 1: 1 b → 2 c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
+        "layer 2: 1 b → 2 c: 3": (pytest.approx(full * 3 / 4, abs=0.11), "ribbon"),
+        "layer 2: 2 c → 2 c: 1": (pytest.approx(full / 4, abs=0.11), "ribbon"),
     }
     bands = [rect for rect in group.iter("rect") if rect.attrib["class"] == "band"]
     assert len(bands) == 1
@@ -140,6 +153,86 @@ def test_the_chart_has_a_bar_for_every_score() -> None:
     bars = [rect for rect in root.iter("rect") if rect.find("title") is not None]
     assert len(bars) == int((result.values > 0).sum()) + 14
     assert sum(bar.attrib["class"] == "trivial" for bar in bars) == 14 + int((result.bottlenecks == -1).sum())
+
+
+def levels(group: Any) -> list[int]:
+    return [int(r.attrib["class"].removeprefix("cell h")) for r in group.iter("rect") if "cell" in r.attrib["class"]]
+
+
+def test_the_matrix_has_a_cell_for_what_a_step_can_see() -> None:
+    result = generation()
+    group, height, width = matrix.draw(result)
+    seen = [result.visible(sink) for sink in range(6)]
+    highest = float(result.values.max())
+    wanted = [colour.level(v, highest) for s, mask in enumerate(seen) for v in result.values[s][mask].tolist()]
+    assert levels(group) == wanted
+    assert width <= WIDTH
+    names = [text.text for text in group.iter("text") if "rotate" in text.attrib.get("transform", "")]
+    assert names == [result.tokens[p].strip() for p in result.players]
+    assert [t.text for t in group.iter("text") if t.text in ("prompt", "generated")] == ["prompt", "generated"]
+    assert float(height) > 6 * 20
+
+
+def test_source_and_decoder_columns_have_a_gap_between_them() -> None:
+    group, _, _ = matrix.draw(translation())
+    at = sorted({float(r.attrib["x"]) for r in group.iter("rect")})
+    steps = np.diff(at)
+    assert steps.max() > 1.5 * steps.min()
+    assert int((steps > 1.5 * steps.min()).sum()) == 1
+
+
+def test_a_matrix_says_what_it_leaves_out() -> None:
+    result = CASES["long generation"]
+    group, _, width = matrix.draw(result)
+    said = [text.text or "" for text in group.iter("text")]
+    assert any(re.match(r"\d+ more input tokens have no column: no score of theirs is above", text) for text in said)
+    assert "20 more steps are in the result and not drawn" in said
+    assert width <= WIDTH
+
+
+def test_an_image_has_a_cell_a_player_and_none_elsewhere() -> None:
+    full = image(4, 5)
+    part = image(4, 5, players=full.players[::2], **{
+        name: getattr(full, name)[:, ::2] for name in ("values", "lower", "upper", "bottlenecks")
+    })  # fmt: skip
+    assert len(levels(grid.draw(full)[0])) == 20
+    assert len(levels(grid.draw(part)[0])) == 10
+    brightest = max(grid.draw(full)[0].iter("rect"), key=lambda r: r.attrib["class"] == "cell h24")
+    row, column = np.unravel_index(int(np.argmax(full.values)), (4, 5))
+    said = brightest.find("title")
+    assert said is not None
+    assert (said.text or "").startswith(f"row {row}, column {column}: ")
+
+
+def test_several_images_are_one_a_step() -> None:
+    assert len(grid.tiles(caption())) == 6
+    assert len(levels(grid.draw(caption())[0])) == 6 * 49
+    many = caption(3, 3, [f" w{i}" for i in range(30)])
+    assert grid.left_out(many) == "6 more steps are in the result and not drawn"
+    assert len(grid.tiles(many)) == grid.MOST_TILES
+
+
+def test_a_recording_in_fewer_cells_than_frames_says_so() -> None:
+    group, _, width = grid.draw(recording(1500))
+    assert "frame; a cell is the highest of 8 frames" in [text.text for text in group.iter("text")]
+    assert width <= WIDTH + 16
+    assert max(levels(group)) == colour.LEVELS
+    short = [text.text for text in grid.draw(recording(12))[0].iter("text")]
+    assert "frame" in short
+
+
+def test_an_image_has_no_chart() -> None:
+    assert not svg.has_chart(image())
+    assert svg.has_chart(recording(12))
+    assert "limited between the layers" not in svg.picture(image())
+
+
+def test_pictures_of_a_result_without_columns() -> None:
+    only = caption().source
+    assert only is not None
+    assert layout.columns(only).players == ()
+    assert svg.steps(only) == ""
+    ElementTree.fromstring(svg.picture(only))
 
 
 def test_text_is_measured_and_shortened() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import HOSTILE, sample
+from samples import HOSTILE, caption, generation, image, recording, sample, translation
 
 pytest.importorskip("rich")
 
@@ -19,7 +19,7 @@ from rich.color import Color
 
 from attnflow import views
 from attnflow.errors import InvalidArgumentError, MissingDependencyError
-from attnflow.views import terminal
+from attnflow.views import terminal, terminal_style
 from attnflow.views.colour import contrast
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -122,7 +122,7 @@ def test_the_strongest_token_has_the_brightest_background() -> None:
 
 
 def test_the_indexed_scale_rises_and_can_be_read() -> None:
-    palette = terminal._palette("256")
+    palette = terminal_style.palette("256")
     assert palette.shades is not None
     lightness = []
     for style in palette.shades:
@@ -142,13 +142,136 @@ def test_long_tables_are_cut_to_the_highest_scores() -> None:
     assert "not shown" not in terminal.render(result, width=80, limit=None)
 
 
-def test_several_targets_come_one_after_the_other() -> None:
+MANY: dict[str, Any] = {
+    "generation": generation(),
+    "hostile generation": generation(HOSTILE, HOSTILE[:9]),
+    "long generation": generation([f" tok{i}" for i in range(150)], [f" word{i}" for i in range(120)]),
+    "wide generation": generation(["漢" * 200, " x"], ["漢" * 90, "x" * 200, " y"]),
+    "translation": translation(),
+    "hostile translation": translation(HOSTILE, HOSTILE[::-1], link_names=HOSTILE),
+    "one step of a translation": translation(steps=1),
+    "image": image(),
+    "strip of an image": image(3, 90),
+    "caption": caption(),
+    "captions": caption(50, 50, ["x", " y"]),
+    "recording": recording(),
+    "short recording": recording(9, ["a", " b"]),
+}
+
+
+@pytest.mark.parametrize("width", [24, 31, 40, 58, 80, 133])
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("colours", [None, "standard", "256", "truecolor"])
+def test_no_line_of_any_result_is_wider_than_the_terminal(name: str, width: int, colours: Any) -> None:
+    text = terminal.render(MANY[name], width=width, colours=colours)
+    for line in text.splitlines():
+        assert cell_len(ESCAPE.sub("", line).rstrip()) <= width, line
+    assert "\x1b" not in ESCAPE.sub("", text)
+    if colours is None:
+        assert "\x1b" not in text
+
+
+def test_several_targets_are_a_matrix_with_the_facts_once() -> None:
     one = sample()
     six = {name: np.repeat(getattr(one, name), 6, axis=0) for name in ("values", "lower", "upper", "bottlenecks")}
-    text = terminal.render(sample(targets=list(range(9, 15)), **six), width=80)
-    assert text.count("target  ") == 4
-    assert "2 more targets" in text
+    text = terminal.render(sample(targets=list(range(9, 15)), flows=0, **six), width=80)
+    for said in ("target  ", "by position", "interval  ", "network  ", "independent maximum flows"):
+        assert text.count(said) == 1, said
+    assert "what each target drew on most" in text
     assert "all 84 solves" in text
+
+
+def test_a_generation_is_steps_by_tokens() -> None:
+    result = generation()
+    lines = terminal.render(result, width=200).splitlines()
+    assert "said         He gave it to Mary." in lines
+    head = next(i for i, line in enumerate(lines) if "prompt" in line and "generated" in line)
+    names = lines[head + 1]
+    highest = result.values.max()
+    for sink, line in enumerate(lines[head + 2 : head + 8]):
+        step, token, share, *_ = line.split()
+        assert (int(step), token) == (sink + 1, result.sink_labels[sink].strip())  # type: ignore[index]
+        assert share == f"{result.predictions[sink][1]:.1%}"  # type: ignore[index]
+        # Every cell stands under its token: a dot for nothing, a blank for what comes later, else a bar.
+        at = names.index("When")
+        for i, position in enumerate(result.players.tolist()):
+            said = line[at : at + 1] or " "
+            value, seen = result.values[sink, i], result.visible(sink)[i]
+            assert said == (" " if not seen else "·" if value == 0 else said)
+            assert (said in "▁▂▃▄▅▆▇█") == bool(seen and value > 0)
+            assert (said == "█") == (value > 0.94 * highest) or value > 0.8 * highest
+            following = result.tokens[position + 1].strip() if position + 1 < len(result.tokens) else ""
+            at = names.index(following, at + max(2, len(result.tokens[position].strip()))) if following else at
+    assert lines[head + 10] == "what each step drew on most"
+    best = result.top(3, 0)
+    assert [row.token.strip() for row in best] == lines[head + 11].split()[3::2]
+
+
+def test_a_long_matrix_counts_what_it_leaves_out() -> None:
+    text = terminal.render(MANY["long generation"], width=80)
+    said = re.search(r"… (\d+) more input tokens have no column: no score of theirs is above ([\d.]+)", text)
+    assert said is not None
+    result = MANY["long generation"]
+    shown = len(result.players) - int(said[1])
+    assert float(said[2]) == pytest.approx(np.sort(result.values.max(axis=0))[::-1][shown], rel=5e-3)
+    assert "… 60 more steps are not shown" in text
+    assert len(text.splitlines()) < 170
+    everything = terminal.render(MANY["long generation"], width=80, limit=None)
+    assert "have no column" not in everything
+    assert "more steps" not in everything
+
+
+def test_a_matrix_is_shaded_where_there_are_colours() -> None:
+    text = terminal.render(generation(), width=120, colours="truecolor")
+    assert "▁" not in text
+    assert text.count("48;2;227;243;255m") == 2  # the strongest cell, and the end of the scale
+
+
+def test_source_and_decoder_are_apart() -> None:
+    for colours in (None, "truecolor"):
+        text = ESCAPE.sub("", terminal.render(translation(steps=1), width=80, colours=colours))  # type: ignore[arg-type]
+        assert text.count("source: what the encoder read") == 2  # over the text and in the table
+        assert text.count("decoder: what it read and said") == 2
+        assert "The keys to the cabinet are on the table.</s>" in text
+        assert "<pad>Die Schlüssel" in text
+
+
+def test_an_image_is_a_table_of_cells_and_its_best_come_first() -> None:
+    result = image()
+    lines = terminal.render(result, width=80).splitlines()
+    at = lines.index("image, 14 × 14 patches")
+    cells = result.on_grid()
+    for row in range(14):
+        line = lines[at + 2 + row]
+        assert line.startswith(f"{row:>2} ")
+        for column in range(14):
+            said = line[3 + 2 * column : 5 + 2 * column].ljust(2)
+            assert (said == "· ") == (cells[row, column] == 0)
+    table = next(i for i, line in enumerate(lines) if "token" in line and "score" in line)
+    assert [int(line.split()[0]) for line in lines[table + 1 : table + 17]] == [row.position for row in result.top(16)]
+    assert "… 180 players with lower scores are not shown" in lines
+
+
+def test_an_image_wider_than_the_terminal_says_what_a_cell_is() -> None:
+    narrow = " ".join(terminal.render(MANY["strip of an image"], width=30).split())
+    assert "a cell is the highest of 4 × 4 patches" in narrow
+    assert "a cell is the highest of" not in terminal.render(image(), width=80)
+    assert "a cell is the highest of 24 frames" in terminal.render(recording(), width=80)
+
+
+def test_half_blocks_hold_two_rows_of_a_small_image() -> None:
+    text = terminal.render(caption(), width=80, colours="truecolor")
+    assert "▀" in text
+    assert "▀" not in terminal.render(caption(), width=80)
+    many = terminal.render(caption(3, 3, [f" w{i}" for i in range(30)]), width=80)
+    assert "… 18 more steps have no image here" in many
+
+
+def test_several_steps_can_be_compared() -> None:
+    text = terminal.render(generation(), generation(seed=1, options={"measure": "attention"}), width=100)
+    assert text.count("what each step drew on most") == 2
+    assert "Plain attention flow" in text
+    assert "all 228 solves" in text
 
 
 def test_results_of_other_tokens_are_refused() -> None:

@@ -8,7 +8,23 @@ from __future__ import annotations
 import unicodedata
 from xml.etree import ElementTree
 
-__all__ = ["BASELINE", "STYLE", "WIDTH", "Element", "cells", "line", "number", "rect", "shorten", "text", "tooltip"]
+from .colour import LEVELS
+
+__all__ = [
+    "BASELINE",
+    "STYLE",
+    "WIDTH",
+    "Element",
+    "cell",
+    "cells",
+    "line",
+    "number",
+    "rect",
+    "scale",
+    "shorten",
+    "text",
+    "tooltip",
+]
 
 Element = ElementTree.Element
 
@@ -31,7 +47,12 @@ STYLE = """
 .af .band { fill: ACCENT; fill-opacity: .1 }
 .af .accent { fill: ACCENT }
 .af .ring { fill: none; stroke: ACCENT; stroke-width: 2 }
+.af .border { stroke: DIM; stroke-width: 1; stroke-dasharray: 3 3 }
+.af .hole { fill: none; stroke: LINE; stroke-width: 1 }
+.af .cell.h0 { stroke: LINE; stroke-width: 1 }
+.af .cell:hover { stroke: ACCENT; stroke-width: 2 }
 """
+# The cells of a matrix or a grid have the class of their step on the scale of colours, `h0` to `h24`.
 
 
 def number(value: float) -> str:
@@ -63,6 +84,23 @@ def text(group: Element, x: float, y: float, said: str, kind: str = "", anchor: 
 def tooltip(element: Element, said: str) -> None:
     """What a pointer that rests on the element brings up."""
     ElementTree.SubElement(element, "title").text = said
+
+
+def cell(group: Element, x: float, y: float, width: float, height: float, step: int, said: str) -> None:
+    """Add a cell of a matrix or a grid: its colour is a step of the scale, what it stands for comes up under a pointer.
+
+    A hair smaller than its place, so that neighbours of one colour stay two.
+    """
+    gap = 1.0 if min(width, height) >= 6 else 0.0
+    tooltip(rect(group, x, y, width - gap, height - gap, f"cell h{step}"), said)
+
+
+def scale(group: Element, x: float, y: float, highest: float) -> None:
+    """Add the scale of colours, from nothing to the highest score."""
+    text(group, x, y + 9, "0", "faint")
+    for i, step in enumerate(range(0, LEVELS + 1, 2)):
+        rect(group, x + 12 + 8 * i, y, 8, 10, f"h{step}")
+    text(group, x + 18 + 8 * (LEVELS // 2 + 1), y + 9, f"{highest:.4g}", "faint")
 
 
 def cells(said: str) -> int:

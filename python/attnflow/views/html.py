@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError
-from . import colour, elements, svg, wording
+from . import colour, elements, grid, layout, svg, wording
 
 try:
     import jinja2
@@ -28,35 +28,46 @@ if TYPE_CHECKING:
 
 __all__ = ["fragment", "page"]
 
-_MOST_SINKS = 12
+_MOST_STEPS = 100  # that have details of their own
+_MOST_TOKENS = 30_000  # in all these details together: beyond, a page opens slowly
 _MOST_ROWS = 60  # beyond these the highest come first, and the whole table is folded away
 _TOP_ROWS = 24
+_TOP_OF_STEP = 10
 
 
 def page(*results: Attribution) -> str:
     """A whole page about one result, or about several of the same tokens side by side."""
     first = results[0]
-    said = wording.visible(first.prediction[0]).strip() if first.prediction else wording.visible(first.target_label)
-    title = f"{said} · attention flow"
+    generated = wording.visible(layout.said(first))
+    alone = wording.each_sink(first)[0] if len(first.targets) == 1 else first
+    predicted = wording.shown_token(alone.prediction[0]) if alone.prediction else ""
+    said = generated or predicted or wording.visible(first.target_label)
+    title = f"{elements.shorten(said, 80)} · attention flow"
     return _templates().get_template("page.html.j2").render(title=title, fragment=Markup(fragment(*results)))
 
 
 def fragment(*results: Attribution) -> str:
     """The same without the page around it, for a notebook: every rule of its style is confined to its own element."""
     wording.require_same_tokens(results)
-    first = results[0]
-    by_sink = list(zip(*(wording.each_sink(result) for result in results), strict=True))
+    several = len(results[0].targets) > 1
+    first = results[0] if several else wording.each_sink(results[0])[0]
     context = {
         "style": Markup(_style()),
         "model": wording.visible(str(first.options.get("model", ""))),
-        "prediction": first.prediction
-        and {"token": wording.visible(first.prediction[0]).strip() or "␣", "share": f"{first.prediction[1]:.1%}"},
+        "said": elements.shorten(wording.visible(layout.said(first)), 160),
+        "prediction": None
+        if several
+        else first.prediction
+        and {"token": wording.shown_token(first.prediction[0]), "share": f"{first.prediction[1]:.1%}"},
         "target": wording.visible(first.target_label),
         "verified": {"all": all(result.verified for result in results), "line": wording.verified_line(*results)},
         "scale": range(0, colour.LEVELS + 1, 2),
         "names": _names(results),
-        "sinks": [_sink(shown) for shown in by_sink[:_MOST_SINKS]],
-        "more_sinks": max(0, len(by_sink) - _MOST_SINKS),
+        "sink": None if several else _sink([wording.each_sink(result)[0] for result in results]),
+        "overview": [_overview(result) for result in results] if several else [],
+        "steps": _steps(results) if several else [],
+        "word": wording.steps_word(first).removesuffix("s"),
+        "n_steps": len(first.targets),
         "definitions": _definitions(results),
         "options": _options(results),
     }
@@ -77,7 +88,10 @@ def _style() -> str:
 
     def scale(stops: tuple[str, ...]) -> str:
         steps = enumerate(colour.shades(stops))
-        return "\n".join(f".attnflow .h{i} {{ background: {s.background}; color: {s.ink} }}" for i, s in steps)
+        # A cell of an SVG picture is filled; everything else has a background.
+        return "\n".join(
+            f".attnflow .h{i} {{ background: {s.background}; color: {s.ink}; fill: {s.background} }}" for i, s in steps
+        )
 
     css.append(scale(colour.LIGHT))
     css.append("@media (prefers-color-scheme: dark) {\n" + scale(colour.DARK) + "\n}")
@@ -93,9 +107,67 @@ def _names(results: Sequence[Attribution]) -> list[str]:
 
 
 def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
+    """All about one sink: heatmaps, chart, flows and the table of every score."""
+    rows, exact = _rows(results)
+    top = None
+    if len(rows) > _MOST_ROWS or results[0].grid is not None:
+        top = _highest(results[0], rows, _TOP_ROWS)
+    return {
+        "label": wording.visible(results[0].target_label),
+        "methods": [_method(result) for result in results],
+        "chart": Markup(svg.chart(*results)) if svg.has_chart(results[0]) else "",
+        # Of the first alone: what the others are compared by is their scores.
+        "flows": [Markup(svg.flow(results[0], pair)) for pair in layout.drawn_flows(results[0])],
+        "exact": exact,
+        "rows": rows,
+        "top": top,
+    }
+
+
+def _overview(result: Attribution) -> dict[str, Any]:
+    """Several sinks at once: the matrix, the cells of a grid, and what the rankings are worth."""
+    has_cells = any(part.cells for part in layout.parts(result))
+    return {
+        "name": wording.method_name(result),
+        "note": wording.method_note(result),
+        "highest": f"{float(result.values.max()):.4g}",
+        "tiles": [Markup(tile) for tile in svg.cells_of_grid(result)] if has_cells else [],
+        "more_tiles": grid.left_out(result) if has_cells and layout.is_image(result) else "",
+        "matrix": Markup(svg.steps(result)),
+        **_worth(result),
+    }
+
+
+def _steps(results: Sequence[Attribution]) -> list[dict[str, Any]]:
+    """The sinks one by one, as many as a page can bear: the text as each sees it, and its highest scores."""
+    room = _MOST_TOKENS // (len(results[0].tokens) * len(results))
+    most = max(8, min(_MOST_STEPS, room))
+    shown = []
+    by_sink = zip(*(wording.each_sink(result) for result in results), strict=True)
+    for step, (first, *others) in zip(layout.steps(results[0])[:most], by_sink, strict=False):
+        rows, exact = _rows([first, *others])
+        best = [row for row in first.top(3) if row.score > 0]
+        shown.append(
+            {
+                "step": step,
+                "best": [wording.label(first, row.position) for row in best],
+                "methods": [_method(result, seen=True) for result in (first, *others)],
+                "flows": [Markup(svg.flow(first, pair)) for pair in layout.drawn_flows(first)],
+                "rows": _highest(first, rows, _TOP_OF_STEP),
+                "all": len(rows),
+                "exact": exact,
+            }
+        )
+    return shown
+
+
+def _rows(results: Sequence[Attribution]) -> tuple[list[dict[str, Any]], bool]:
+    """One row a player, in the order of the text, and whether every score is exact."""
     tables = [result.rows() for result in results]
+    part_of = layout.part_of(results[0])
     rows = []
     exact = True
+    before = ""
     for i, row in enumerate(tables[0]):
         cells = []
         for result, table in zip(results, tables, strict=True):
@@ -107,36 +179,54 @@ def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
                     "percent": _percent(mine.score / highest if highest > 0 else 0.0),
                     "score": wording.score(mine.score, wording.decimals(highest)),
                     "interval": wording.uncertainty(mine.score, mine.lower, mine.upper).removeprefix("±"),
-                    "bottleneck": mine.bottleneck,
+                    "bottleneck": wording.visible(mine.bottleneck),
                     "inner": mine.bottleneck not in ("source", "sink", "none"),
                 }
             )
-        token = wording.visible(row.token)
+        name, heading = part_of.get(row.position, ("", ""))
         rows.append(
-            {"position": row.position, "token": token.removeprefix(" "), "blank": token.startswith(" "), "cells": cells}
+            {
+                "position": row.position,
+                "token": wording.label(results[0], row.position),
+                "blank": row.token.startswith(" ") and bool(row.token.strip(" ")),
+                "cells": cells,
+                "heading": heading if heading != before else "",
+                "part": name,
+            }
         )
-    top = None
-    if len(rows) > _MOST_ROWS:
-        order = sorted(range(len(rows)), key=lambda i: -tables[0][i].score)
-        top = [rows[i] for i in order[:_TOP_ROWS]]
+        before = heading
+    return rows, exact
+
+
+def _highest(result: Attribution, rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The rows of the highest scores, highest first; each says itself what part it is of."""
+    scores = [row.score for row in result.rows()]
+    return [rows[i] | {"heading": ""} for i in sorted(range(len(rows)), key=lambda i: -scores[i])[:most]]
+
+
+def _method(result: Attribution, *, seen: bool = False) -> dict[str, Any]:
+    """One way of computing: its heatmap, part by part, and what its ranking is worth; `seen`: up to the sink only."""
     return {
-        "label": wording.visible(results[0].target_label),
-        "names": _names(results),
-        "methods": [_method(result) for result in results],
-        "chart": Markup(svg.chart(*results)),
-        # Of the first alone: what the others are compared by is their scores.
-        "flows": [Markup(svg.flow(results[0], pair)) for pair in results[0].flows or ()],
-        "exact": exact,
-        "rows": rows,
-        "top": top,
+        "name": wording.method_name(result),
+        "note": wording.method_note(result),
+        "highest": f"{float(result.values.max()):.4g}",
+        "parts": [
+            {
+                "heading": part.heading,
+                "grid": Markup("".join(svg.cells_of_grid(result))) if part.cells else "",
+                "pieces": [] if part.cells else _pieces(result, layout.until(result, part) if seen else part.positions),
+            }
+            for part in layout.parts(result)
+        ],
+        **_worth(result),
     }
 
 
-def _method(result: Attribution) -> dict[str, Any]:
+def _pieces(result: Attribution, positions: range) -> list[dict[str, Any]]:
     highest = float(result.values.max())
     scores = {row.position: row for row in result.rows()}
     pieces = []
-    for piece in wording.pieces(result):
+    for piece in wording.pieces(result, positions):
         shown: dict[str, Any] = {
             "text": piece.text,
             "step": None,
@@ -146,19 +236,20 @@ def _method(result: Attribution) -> dict[str, Any]:
         }
         if piece.position is not None:
             row = scores.get(piece.position)
-            about = f"position {piece.position}: {wording.visible(result.tokens[piece.position])}\n"
+            about = f"position {piece.position}: {wording.label(result, piece.position)}\n"
             if row is None:
                 shown |= {"kind": "out", "title": about + "not a player"}
             else:
                 about += f"score {row.score:.4g}\n{wording.bottleneck_words(row.bottleneck)}"
                 shown |= {"step": colour.level(row.score, highest), "title": about}
         pieces.append(shown)
+    return pieces
+
+
+def _worth(result: Attribution) -> dict[str, Any]:
+    """What a ranking is worth, and what it cost."""
     rho, trivial = result.position_correlation, result.trivial_fraction
     return {
-        "name": wording.method_name(result),
-        "note": wording.method_note(result),
-        "highest": f"{highest:.4g}",
-        "pieces": pieces,
         "position": {"percent": _percent(rho * rho), "words": wording.position_share(result)},
         "trivial": {
             "percent": _percent(trivial),

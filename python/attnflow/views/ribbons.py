@@ -40,7 +40,7 @@ def draw(result: Attribution, pair: PairFlow) -> tuple[Element, float]:
     through = _throughput(edges)
     grid = _grid(result, pair, through)
 
-    text(group, 16, 18, f"How “{wording.visible(result.tokens[pair.source]).strip()}” reaches the target", "title")
+    text(group, 16, 18, f"How “{wording.label(result, pair.source)}” reaches the target", "title")
     limit = wording.bottleneck_words(result.bottleneck_label(player))
     text(group, 16, 35, f"position {pair.source} · flow {result.values[0, player]:.4g} · {limit}", "faint")
     if code >= 0:
@@ -104,7 +104,7 @@ def _grid(result: Attribution, pair: PairFlow, through: Mapping[tuple[int, int],
     ends = targets | {pair.source}
     kept = sorted(carried, key=lambda p: (p not in ends, -carried[p]))[: max(_MOST_ROWS, len(ends))]
     order = sorted({*kept, pair.source})
-    names = dict(enumerate(wording.visible(token) for token in result.tokens)) | {mean: "mean"}
+    names = {p: wording.label(result, p) for p in range(len(result.tokens))} | {mean: "mean"}
     row_height = 24.0 if len(order) <= 24 else 17.0
     left = min(max(62 + 6.9 * max(cells(shorten(names[p], 18)) for p in order), 96.0), 230.0)
     layers = max(result.n_layers, int(pair.layer.max(initial=0)) + 1)
@@ -127,7 +127,7 @@ def _rows(group: Element, result: Attribution, pair: PairFlow, grid: _Grid) -> N
         if position < len(result.tokens):
             text(group, 16, y + BASELINE, str(position), "faint")
     if result.prediction is not None and len(grid.targets) == 1:
-        said = shorten(wording.visible(result.prediction[0]).strip() or "␣", 9)
+        said = shorten(wording.shown_token(result.prediction[0]), 9)
         text(group, WIDTH - _RIGHT + 18, grid.y[min(grid.targets)] + BASELINE, said, "strong")
 
 

@@ -1,4 +1,5 @@
-"""Pictures as SVG, laid out in plain Python: the text as a heatmap, scores along the text, and the way of a flow.
+"""Pictures as SVG, laid out in plain Python: the text as a heatmap, scores along the text, and the way of a flow; for
+several sinks the matrix of :mod:`.matrix`, for an image or a recording the cells of :mod:`.grid`.
 
 The same elements go into a page, which colours them by its own style sheet, and into a file of their own, which
 carries a style of literal colours that every renderer understands.
@@ -9,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from . import colour, ribbons, wording
-from .elements import BASELINE, STYLE, WIDTH, Element, cells, line, rect, shorten, text, tooltip
+from . import colour, grid, layout, matrix, ribbons, wording
+from .elements import BASELINE, STYLE, WIDTH, Element, cells, line, rect, scale, shorten, text, tooltip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..attribution import Attribution, PairFlow
 
-__all__ = ["chart", "flow", "picture"]
+__all__ = ["cells_of_grid", "chart", "flow", "has_chart", "picture", "steps"]
 
 _MOST_LABELS = 48  # tokens that still fit beneath a chart
 _THINNEST = 0.6
@@ -35,20 +36,47 @@ def chart(*results: Attribution) -> str:
     return _inline(*_chart(results))
 
 
+def steps(result: Attribution) -> str:
+    """Several sinks by the tokens they drew on, for a page; empty where no player has a column."""
+    if not layout.columns(result).players:
+        return ""
+    group, height, width = matrix.draw(result)
+    return _inline(group, height, width)
+
+
+def cells_of_grid(result: Attribution) -> list[str]:
+    """Scores where they lie in an image or a recording, for a page: one picture, or one a sink."""
+    drawn = grid.tiles(result) if layout.is_image(result) and len(result.targets) > 1 else [grid.draw(result)]
+    return [_inline(*picture) for picture in drawn]
+
+
+def has_chart(result: Attribution) -> bool:
+    """Whether a row of bars along the positions says anything: not where they lie in rows and columns."""
+    return not layout.is_image(result)
+
+
 def picture(*results: Attribution) -> str:
-    """Heatmaps, the chart and, where the first result has them, its flows, as one stand-alone SVG document."""
+    """Everything about results as one stand-alone SVG document.
+
+    Of one sink the heatmaps, the chart and, where the first result has them, its flows; of several the matrix.
+    """
     wording.require_same_tokens(results)
-    parts = []
-    for shown in zip(*(wording.each_sink(result) for result in results), strict=True):
-        parts.append(_headline(shown))
+    parts = [_headline(results)]
+    if len(results[0].targets) > 1:
+        parts.extend(_overview(result) for result in results)
+    else:
+        shown = [wording.each_sink(result)[0] for result in results]
         parts.extend(_heatmap(result) for result in shown)
-        parts.append(_chart(shown))
-        parts.extend(ribbons.draw(shown[0], pair) for pair in shown[0].flows or ())
+        parts.extend([_chart(shown)] if has_chart(shown[0]) else [])
+        parts.extend(ribbons.draw(shown[0], pair) for pair in layout.drawn_flows(shown[0]))
     total = sum(height for _, height in parts) + 8
     root = _root(total, {"xmlns": "http://www.w3.org/2000/svg", "width": str(WIDTH), "height": f"{total:.0f}"})
     style = STYLE + f".af .mono text {{ {_MONOSPACE}; font-size: 14px }}\n"
     for name, value in _INKS.items():
         style = style.replace(name, value)
+    style += "\n".join(
+        f".af .h{i} {{ fill: {shade.background} }}" for i, shade in enumerate(colour.shades(colour.LIGHT))
+    )
     ElementTree.SubElement(root, "style").text = style
     ElementTree.SubElement(root, "rect", {"width": str(WIDTH), "height": f"{total:.0f}", "fill": "#ffffff", "rx": "8"})
     y = 0.0
@@ -59,9 +87,12 @@ def picture(*results: Attribution) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _inline(group: Element, height: float) -> str:
-    # Without the margins: the page around it has its own.
-    root = _root(height, {"viewBox": f"16 0 {WIDTH - 32} {height:.0f}", "preserveAspectRatio": "xMinYMin meet"})
+def _inline(group: Element, height: float, width: float | None = None) -> str:
+    # Without the margins: the page around it has its own. A picture with a width keeps it, on a telephone too.
+    box = {"viewBox": f"16 0 {(width or WIDTH) - 32:.0f} {height:.0f}", "preserveAspectRatio": "xMinYMin meet"}
+    if width is not None:
+        box |= {"class": "af natural", "width": f"{width - 32:.0f}", "height": f"{height:.0f}"}
+    root = _root(height, box)
     root.append(group)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -72,11 +103,13 @@ def _root(height: float, attributes: dict[str, str]) -> Element:
 
 def _headline(results: Sequence[Attribution]) -> tuple[Element, float]:
     group = Element("g")
-    first = results[0]
+    first = results[0] if len(results[0].targets) > 1 else wording.each_sink(results[0])[0]
     said = wording.visible(first.target_label)
-    if first.prediction is not None:
-        said = f"predicted “{wording.visible(first.prediction[0]).strip()}” {first.prediction[1]:.1%} · {said}"
-    text(group, 16, 28, said, "title")
+    if generated := layout.said(first):
+        said = f"said “{shorten(wording.visible(generated), 60)}” · {said}"
+    elif first.prediction is not None and len(first.targets) == 1:
+        said = f"predicted “{wording.shown_token(first.prediction[0])}” {first.prediction[1]:.1%} · {said}"
+    text(group, 16, 28, shorten(said, 118), "title")
     text(group, 16, 46, wording.verified_line(*results), "faint")
     return group, 60
 
@@ -87,20 +120,55 @@ def _name(group: Element, y: float, result: Attribution, note: str) -> None:
     text(group, 24 + 7.4 * cells(name), y, note, "faint")
 
 
-# -- the running text -----------------------------------------------------------------------------------------------
+def _overview(result: Attribution) -> tuple[Element, float]:
+    """Several sinks: where they lie in an image or a recording, and the matrix of the tokens."""
+    group = Element("g")
+    _name(group, 14, result, f"{wording.method_note(result)} · {wording.position_share(result)}")
+    scale(group, 16, 24, float(result.values.max()))
+    y = 44.0
+    pictures = [grid.draw] if result.grid is not None and any(part.cells for part in layout.parts(result)) else []
+    pictures += [matrix.draw] if layout.columns(result).players else []
+    for draw in pictures:
+        drawn, height, _ = draw(result)
+        drawn.set("transform", f"translate(0 {y:.0f})")
+        group.append(drawn)
+        y += height
+    return group, y + 14
+
+
+# -- one sink -------------------------------------------------------------------------------------------------------
 
 
 def _heatmap(result: Attribution) -> tuple[Element, float]:
+    """A result's parts one under the other: running text, or the cells of an image or a recording."""
+    both = Element("g")
+    _name(both, 14, result, wording.method_note(result))
+    y = 24.0
+    for part in layout.parts(result):
+        if part.heading:
+            text(both, 16, y + 14, part.heading, "faint")
+            y += 20
+        if part.cells:
+            drawn, height, _ = grid.draw(result)
+            scale(both, 16, y + 4, float(result.values.max()))
+            y += 20
+        else:
+            drawn, height = _text(result, part.positions)
+        drawn.set("transform", f"translate(0 {y:.0f})")
+        both.append(drawn)
+        y += height + 2
+    return both, y + 12
+
+
+def _text(result: Attribution, positions: range) -> tuple[Element, float]:
     """Tokens as boxes, the darker the higher their score. Widths are set, so no font can make them overlap."""
     group = Element("g", {"class": "mono"})
     highest = float(result.values.max())
     steps = {row.position: colour.level(row.score, highest) for row in result.rows()}
     shades = colour.shades(colour.LIGHT)
     letter, height = 8.4, 27.0
-    heading = Element("g")
-    _name(heading, 14, result, wording.method_note(result))
-    x, y = 20.0, 24.0
-    for piece in wording.pieces(result):
+    x, y = 20.0, 0.0
+    for piece in wording.pieces(result, positions):
         said = piece.text.strip(" ") if piece.position is None else shorten(piece.text, 80)
         width = letter * cells(said)
         if piece.position is None and not said:
@@ -121,9 +189,7 @@ def _heatmap(result: Attribution) -> tuple[Element, float]:
         x += width + (5 if piece.position in steps else letter)
         if piece.ends_line:
             x, y = 20.0, y + height
-    both = Element("g")
-    both.extend([heading, group])
-    return both, y + height + 14
+    return group, y + height
 
 
 # -- scores along the text ------------------------------------------------------------------------------------------
@@ -131,7 +197,7 @@ def _heatmap(result: Attribution) -> tuple[Element, float]:
 
 def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
     group = Element("g")
-    left, right, band = 56.0, 16.0, 92.0
+    left, right, band = 64.0, 16.0, 92.0
     rows = results[0].rows()
     step = (WIDTH - left - right) / len(rows)
     width = min(max(0.8, step - (6 if step > 16 else 2 if step > 6 else 0.4)), 40.0)
@@ -149,11 +215,18 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
             tall = max(_THINNEST, band * row.score / highest)
             kind = "trivial" if row.bottleneck in ("source", "sink") else "bar"
             bar = rect(group, left + step * (i + 0.5) - width / 2, base - tall, width, tall, kind)
-            tooltip(bar, f"{row.position} {wording.visible(row.token)}: {row.score:.4g}, bottleneck {row.bottleneck}")
+            name = wording.label(result, row.position)
+            tooltip(bar, f"{row.position} {name}: {row.score:.4g}, bottleneck {wording.visible(row.bottleneck)}")
+        n_source = sum(row.position < result.n_source for row in rows)
+        if 0 < n_source < len(rows):
+            border = left + step * n_source
+            line(group, border, base - band - 4, border, base + 4, "border")
+            text(group, border - 6, base - band + 8, "source", "faint", "end")
+            text(group, border + 6, base - band + 8, "decoder", "faint")
         y = base + 24
     y -= 14
     if len(rows) <= _MOST_LABELS:
-        labels = [shorten(wording.visible(row.token).strip() or "␣", 16) for row in rows]
+        labels = [shorten(wording.label(results[0], row.position), 16) for row in rows]
         for i, label in enumerate(labels):
             slanted = text(group, 0, 0, label, "", "end")
             slanted.set("transform", f"translate({left + step * (i + 0.5) + 4:.1f} {y + 8:.1f}) rotate(-50)")

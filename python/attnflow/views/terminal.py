@@ -7,16 +7,18 @@ the heatmap is drawn as bars beneath the words, so a pipe, a log file or ``NO_CO
 from __future__ import annotations
 
 from io import StringIO
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError
-from . import colour, wording
+from . import colour, layout, wording
 
 try:
     from rich.cells import cell_len, set_cell_size
-    from rich.color import Color
     from rich.console import Console
     from rich.text import Text
+
+    from . import terminal_grid, terminal_matrix
+    from .terminal_style import ColourSystem, Palette, bar, block, palette, scale, short
 except ImportError as error:
     raise MissingDependencyError("the terminal view needs rich: pip install 'attnflow[views]'") from error
 
@@ -27,45 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-ColourSystem = Literal["standard", "256", "truecolor"]
-
-_STEPS = " ▁▂▃▄▅▆▇█"
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NARROWEST = 24
-_MOST_SINKS = 4
-
-
-class _Palette(NamedTuple):
-    """Styles in what the terminal has. Each colour system has its own names, because rich caches what a style means."""
-
-    shades: tuple[str, ...] | None  # ink and background of every step of the scale; None: the scale is drawn as bars
-    bar: str
-    accent: str
-
-
-def _palette(colours: ColourSystem | None) -> _Palette:
-    if colours is None or colours == "standard":  # sixteen colours make no scale
-        return _Palette(None, "blue", "yellow")
-
-    shades = colour.shades(colour.TERMINAL)
-    if colours == "truecolor":
-        styles = tuple(f"{shade.ink} on {shade.background}" for shade in shades)
-        # The bar's colour is of a lightness that stands out on black and on white.
-        return _Palette(styles, shades[15].background, colour.ACCENT["terminal"])
-    return _Palette(
-        tuple(_indexed(step / colour.LEVELS) for step in range(colour.LEVELS + 1)), "color(32)", "color(208)"
-    )
-
-
-# The blues among the 256 colours, by lightness. The nearest ones to the true scale would wander through other hues.
-_BLUES = (233, 17, 18, 24, 25, 31, 32, 74, 75, 117, 153, 195)
-
-
-def _indexed(share: float) -> str:
-    number = _BLUES[round(share * (len(_BLUES) - 1))]
-    red, green, blue = Color.from_ansi(number).get_truecolor()
-    white = colour.contrast("#ffffff", f"#{red:02x}{green:02x}{blue:02x}") >= 4.5
-    return f"color({231 if white else 16}) on color({number})"
+_TOP_CELLS = 16  # patches or frames in a table: their picture shows the others better
 
 
 def render(*results: Attribution, width: int = 80, colours: ColourSystem | None = None, limit: int | None = 60) -> str:
@@ -97,24 +62,22 @@ def render(*results: Attribution, width: int = 80, colours: ColourSystem | None 
         emoji=False,
         soft_wrap=False,
     )
-    palette = _palette(colours)
-    by_sink = list(zip(*(wording.each_sink(result) for result in results), strict=True))
-    for shown in by_sink[:_MOST_SINKS]:
-        _report(console, shown, palette, limit)
-    if len(by_sink) > _MOST_SINKS:
-        console.print(Text(f"… and {len(by_sink) - _MOST_SINKS} more targets: save the result to see them all.\n"))
+    styles = palette(colours)
+    if len(results[0].targets) > 1:
+        _overview(console, results, styles, limit)
+    else:
+        _report(console, [wording.each_sink(result)[0] for result in results], styles, limit)
     console.print(
-        Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else palette.accent)
+        Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else styles.accent)
     )
     # Padding at the end of a line is invisible and only gets in the way of copying and of comparing.
     return "\n".join(line.rstrip(" ") for line in out.getvalue().split("\n"))
 
 
-def _report(console: Console, results: Sequence[Attribution], palette: _Palette, limit: int | None) -> None:
+def _report(console: Console, results: Sequence[Attribution], styles: Palette, limit: int | None) -> None:
+    """All about one sink."""
     first = results[0]
-    model = wording.visible(str(first.options.get("model", "")))
-    console.print(Text.assemble(("attnflow", "bold"), (f"  {model}", "dim")))
-    console.print()
+    _title(console, first)
     facts = []
     if first.prediction is not None:
         token, probability = first.prediction
@@ -125,28 +88,65 @@ def _report(console: Console, results: Sequence[Attribution], palette: _Palette,
     _facts(console, facts)
     for result in results:
         console.print()
-        _method(console, result, palette)
+        console.print(_named(result))
+        for line in _heatmaps(result, styles, console.width, limit):
+            console.print(line, no_wrap=styles.shades is None and line.style != "dim italic")
+        console.print(scale(styles, float(result.values.max())))
+        _worth(console, result, styles)
     console.print()
-    for line in _table(results, palette, console.width, limit):
+    for line in _table(results, styles, console.width, limit):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
+    _definitions(console, results)
+
+
+def _overview(console: Console, results: Sequence[Attribution], styles: Palette, limit: int | None) -> None:
+    """All about several sinks: what each drew on, in one picture, and what to know about them, once."""
+    first = results[0]
+    _title(console, first)
+    generated = wording.visible(layout.said(first))
+    facts = [("said", Text(short(generated, 4 * console.width), "bold"))] if generated else []
+    facts.append(("target", Text(wording.visible(first.target_label))))
+    _facts(console, facts)
+    for result in results:
+        console.print()
+        console.print(_named(result))
+        for part in (part for part in layout.parts(result) if part.cells):
+            console.print(Text(part.heading, "italic"))
+            for line in terminal_grid.draw(result, styles, console.width, limit):
+                console.print(line, no_wrap=line.style != "dim italic", overflow="fold")
+        for line in terminal_matrix.draw(result, styles, console.width, limit):
+            console.print(line, no_wrap=line.style != "dim italic", overflow="fold")
+        has_later = any(not result.visible(sink).all() for sink in range(len(result.targets)))
+        legend = scale(styles, float(result.values.max()))
+        console.print(legend.append("   no cell: it comes after the step" * has_later, "dim"))
+        console.print()
+        console.print(Text(f"what each {wording.steps_word(result).removesuffix('s')} drew on most", "dim"))
+        for line in terminal_matrix.best(result, console.width, limit):
+            console.print(line, no_wrap=True, overflow="crop")
+        console.print()
+        _worth(console, result, styles)
+    console.print()
+    _definitions(console, results)
+
+
+def _title(console: Console, result: Attribution) -> None:
+    model = wording.visible(str(result.options.get("model", "")))
+    console.print(Text.assemble(("attnflow", "bold"), (f"  {model}", "dim")))
+    console.print()
+
+
+def _named(result: Attribution) -> Text:
+    return Text.assemble((wording.method_name(result), "bold"), (f"  {wording.method_note(result)}", "dim"))
+
+
+def _definitions(console: Console, results: Sequence[Attribution]) -> None:
     for name, definition in dict.fromkeys((wording.method_name(r), r.definition) for r in results):
         console.print(Text(f"{name}: {wording.visible(definition)}", "dim"))
 
 
-def _method(console: Console, result: Attribution, palette: _Palette) -> None:
-    """One way of computing: its name, its heatmap, and what its ranking is worth."""
-    console.print(Text.assemble((wording.method_name(result), "bold"), (f"  {wording.method_note(result)}", "dim")))
-    scale = Text.assemble(("scale 0 ", "dim"))
-    if palette.shades is None:
-        for line in _drawn_heatmap(result, console.width):
-            console.print(line, no_wrap=True)
-        scale.append(_STEPS[1:])
-    else:
-        console.print(_heatmap(result, palette.shades))
-        for style in palette.shades[::2]:
-            scale.append(" ", style)
-    console.print(scale.append(f" {float(result.values.max()):.4g}", "dim"))
+def _worth(console: Console, result: Attribution, styles: Palette) -> None:
+    """What a ranking is worth, and what it cost."""
     facts = [("by position", Text(wording.position_share(result)))]
     if result.trivial_fraction == result.trivial_fraction:  # not NaN
         facts.append(
@@ -162,7 +162,7 @@ def _method(console: Console, result: Attribution, palette: _Palette) -> None:
     _facts(console, facts)
     for caveat in wording.caveats(result):
         title = f"{caveat.title}. "
-        style = f"bold {palette.accent}"
+        style = f"bold {styles.accent}"
         console.print(Text.assemble(("! ", style), (title, style if caveat.severe else "bold"), caveat.text))
 
 
@@ -180,11 +180,26 @@ def _facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
 # -- heatmaps -------------------------------------------------------------------------------------------------------
 
 
-def _heatmap(result: Attribution, shades: tuple[str, ...]) -> Text:
+def _heatmaps(result: Attribution, styles: Palette, width: int, limit: int | None) -> list[Text]:
+    """A result's parts one under the other: running text, or the cells of an image or a recording."""
+    lines = []
+    for part in layout.parts(result):
+        if part.heading:
+            lines.append(Text(part.heading, "italic"))
+        if part.cells:
+            lines += terminal_grid.draw(result, styles, width, limit)
+        elif styles.shades is None:
+            lines += _drawn_heatmap(result, part.positions, width)
+        else:
+            lines.append(_heatmap(result, part.positions, styles.shades))
+    return lines
+
+
+def _heatmap(result: Attribution, positions: range, shades: tuple[str, ...]) -> Text:
     """The running text, each player's token on a background of its score."""
     steps = _steps(result)
     text = Text()
-    for piece in wording.pieces(result):
+    for piece in wording.pieces(result, positions):
         if piece.position is None:
             text.append(piece.text)
         elif piece.position not in steps:
@@ -196,7 +211,7 @@ def _heatmap(result: Attribution, shades: tuple[str, ...]) -> Text:
     return text
 
 
-def _drawn_heatmap(result: Attribution, width: int) -> list[Text]:
+def _drawn_heatmap(result: Attribution, positions: range, width: int) -> list[Text]:
     """The running text with a bar beneath each token, wrapped by hand so that the bars stay under their words."""
     steps = _steps(result)
     lines, words, bars = [], "", ""
@@ -209,11 +224,11 @@ def _drawn_heatmap(result: Attribution, width: int) -> list[Text]:
                 lines.append(Text(bars))
         words = bars = ""
 
-    for piece in wording.pieces(result):
+    for piece in wording.pieces(result, positions):
         text = piece.text
         mark = " "
         if piece.position is not None and piece.position in steps:
-            mark = _STEPS[-(-steps[piece.position] * (len(_STEPS) - 1) // colour.LEVELS)]
+            mark = block(steps[piece.position])
         if cell_len(words) + cell_len(text) > width:
             finish()
             text = text.lstrip(" ") if piece.position is None else text
@@ -237,20 +252,25 @@ def _steps(result: Attribution) -> dict[int, int]:
 # -- table ----------------------------------------------------------------------------------------------------------
 
 
-def _table(results: Sequence[Attribution], palette: _Palette, width: int, limit: int | None) -> list[Text]:
+def _table(results: Sequence[Attribution], styles: Palette, width: int, limit: int | None) -> list[Text]:
     """One line a player: position, token, and for each method score, bar, interval and bottleneck."""
     tables = [result.rows() for result in results]
-    kept = _kept(tables, limit)
-    tokens = [_short(wording.visible(row.token), 22) for row in tables[0]]
+    first = results[0]
+    kept = _kept(tables, limit if first.grid is None or limit is None else min(limit, _TOP_CELLS))
+    if first.grid is not None:
+        kept.sort(key=lambda i: -tables[0][i].score)  # in a table of the highest cells, the highest come first
+    tokens = [short(wording.label(first, row.position), 22) for row in tables[0]]
+    parts = layout.part_of(first) if first.grid is None else {}
+    heading = ""
     place_width = len(str(tables[0][-1].position))
     token_width = max(5, *(cell_len(tokens[i]) for i in kept))
-    blocks = [_Block(result, rows, kept, palette) for result, rows in zip(results, tables, strict=True)]
+    blocks = [_Block(result, rows, kept, styles) for result, rows in zip(results, tables, strict=True)]
     room = width - place_width - 1 - min(token_width, 14)
     each = room // len(blocks) - 2
     if len(blocks) > 1 and each < max(block.narrowest for block in blocks):
         lines: list[Text] = []  # too narrow for two methods in a line: one under the other
         for result in results:
-            lines += [Text(wording.method_name(result), "bold"), *_table([result], palette, width, limit), Text()]
+            lines += [Text(wording.method_name(result), "bold"), *_table([result], styles, width, limit), Text()]
         return lines[:-1]
     token_width = min(token_width, max(5, width - place_width - 1 - sum(block.narrowest + 2 for block in blocks)))
     each = (width - place_width - 1 - token_width) // len(blocks) - 2
@@ -259,11 +279,15 @@ def _table(results: Sequence[Attribution], palette: _Palette, width: int, limit:
     interval = all(block.has_room_for_interval(each) for block in blocks)
     for block in blocks:
         block.fit(each, interval)
-        names.append("  " + set_cell_size(_short(block.name, block.width), block.width), "bold")
+        names.append("  " + set_cell_size(short(block.name, block.width), block.width), "bold")
         head.append("  ").append_text(block.head())
     lines = [names, head] if len(blocks) > 1 else [head]
     for i in kept:
-        token = set_cell_size(_short(tokens[i], token_width), token_width)
+        _, part = parts.get(tables[0][i].position, ("", ""))
+        if part != heading:
+            lines.append(Text(short(part, width), "italic"))
+            heading = part
+        token = set_cell_size(short(tokens[i], token_width), token_width)
         line = Text.assemble((f"{tables[0][i].position:>{place_width}} ", "dim"), token)
         for block in blocks:
             line.append("  ").append_text(block.cell(i))
@@ -284,8 +308,8 @@ def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
 class _Block:
     """The columns of one method."""
 
-    def __init__(self, result: Attribution, rows: list[Score], kept: list[int], palette: _Palette) -> None:
-        self.palette = palette
+    def __init__(self, result: Attribution, rows: list[Score], kept: list[int], styles: Palette) -> None:
+        self.styles = styles
         self.name = wording.method_name(result)
         self.rows = rows
         self.highest = max(row.score for row in rows)
@@ -293,7 +317,8 @@ class _Block:
         self.intervals = [wording.uncertainty(row.score, row.lower, row.upper) for row in rows]
         self.scores = [wording.score(row.score, self.places) for row in rows]
         self.score_width = max(5, *(len(self.scores[i]) for i in kept))
-        self.cut_width = max(3, *(len(rows[i].bottleneck) for i in kept))
+        self.cuts = [short(wording.visible(row.bottleneck), 14) for row in rows]
+        self.cut_width = max(3, *(cell_len(self.cuts[i]) for i in kept))
         self.interval_width = max(len(self.intervals[i]) for i in kept)
         self.narrowest = self.score_width + 1 + self.cut_width
         self.bar = 0
@@ -324,23 +349,9 @@ class _Block:
         row = self.rows[i]
         text = Text(self.scores[i].rjust(self.score_width))
         if self.bar:
-            bar = _bar(row.score / self.highest if self.highest else 0.0, self.bar)
-            text.append(" ").append(bar, self.palette.bar)
+            drawn = bar(row.score / self.highest if self.highest else 0.0, self.bar)
+            text.append(" ").append(drawn, self.styles.bar)
         if self.interval:
             text.append(" " + self.intervals[i].ljust(self.interval_width), "dim")
-        style = "dim" if row.bottleneck in ("source", "sink", "none") else self.palette.accent
-        return text.append(" ").append(row.bottleneck.ljust(self.cut_width), style)
-
-
-def _bar(share: float, width: int) -> str:
-    eighths = max(1, round(share * width * 8)) if share > 0 else 0
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
-
-
-def _short(text: str, width: int) -> str:
-    """The text in at most `width` cells, an ellipsis for what is left out."""
-    if cell_len(text) <= width:
-        return text
-    kept = next((text[:i] for i in range(min(len(text), width), 0, -1) if cell_len(text[:i]) < width), "")
-    return kept + "…"
+        style = "dim" if row.bottleneck in ("source", "sink", "none") else self.styles.accent
+        return text.append(" ").append(set_cell_size(self.cuts[i], self.cut_width), style)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal, localcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidArgumentError
 
@@ -23,6 +24,8 @@ __all__ = [
     "count",
     "decimals",
     "each_sink",
+    "label",
+    "left_out",
     "method_name",
     "method_note",
     "network_size",
@@ -31,7 +34,9 @@ __all__ = [
     "require_same_tokens",
     "score",
     "seconds",
+    "shown_token",
     "signed",
+    "steps_word",
     "total_time",
     "uncertainty",
     "verified_line",
@@ -82,16 +87,64 @@ class Piece(NamedTuple):
     ends_line: bool = False
 
 
-def pieces(result: Attribution) -> list[Piece]:
-    """The prompt as running text, cut into tokens, nothing lost and nothing twice.
+def shown_token(token: str) -> str:
+    """A token by itself, as a name: without the blank before a word, never empty, never only a mark of damage.
+
+    Examples
+    --------
+    >>> shown_token(" cat"), shown_token(" "), shown_token(""), shown_token(" \ufffd\ufffd")
+    ('cat', '␣', '∅', '⋯')
+    """
+    whole = re.sub("\ufffd+", "⋯", token)  # bytes of a character that goes on in the next token
+    return visible(whole).strip(" ") or "∅"
+
+
+def label(result: Attribution, position: int) -> str:
+    """The name of a token in a table: what :func:`shown_token` says, and more where the text knows more.
+
+    A piece of a character (an emoji spelt in bytes) is shown as ``⋯F0`` where the pieces are known to be a byte each,
+    and as ``⋯👧`` otherwise; a token that decodes to nothing, by what it stands for in the text.
+    """
+    token, span = result.tokens[position], result.offsets[position]
+    if span is None or span[0] == span[1]:
+        return shown_token(token)
+    spelt = result.text[slice(*span)]
+    if not token:
+        return shown_token(spelt)
+    if "\ufffd" not in token or "\ufffd" in spelt:
+        return shown_token(token)
+    first = last = position
+    while first > 0 and _share(result, first - 1, first):
+        first -= 1
+    while last + 1 < len(result.tokens) and _share(result, last, last + 1):
+        last += 1
+    code = spelt.strip(" ").encode("utf-8", "replace")
+    if first < last and len(code) == last - first + 1:
+        return f"⋯{code[position - first]:02X}"
+    return "⋯" + visible(spelt).strip(" ")
+
+
+def _share(result: Attribution, one: int, other: int) -> bool:
+    """Whether two tokens are pieces of one character."""
+    a, b = result.offsets[one], result.offsets[other]
+    broken = "\ufffd" in result.tokens[one] and "\ufffd" in result.tokens[other]
+    return broken and a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
+
+
+def pieces(result: Attribution, positions: range | None = None) -> list[Piece]:
+    """The prompt as running text, cut into tokens, nothing lost and nothing twice; of some positions alone if given.
 
     The text's own characters are used where the tokens follow each other in it, so what lies between tokens and what
     the tokenizer normalised away stays readable. Tokens outside the text appear as themselves; a token that shares a
     character with the one before (an emoji spelt in bytes) appears as ``⋯``.
     """
+    kept = range(len(result.tokens)) if positions is None else positions
     shown: list[Piece] = []
-    end = 0
-    for position, (token, span) in enumerate(zip(result.tokens, result.offsets, strict=True)):
+    end = max((span[1] for span in result.offsets[: kept.start] if span is not None), default=0)
+    if kept.start == result.n_source > 0 and result.text[end : end + 1] == "\n":
+        end += 1  # between what was read and what was said; no part of either
+    for position in kept:
+        token, span = result.tokens[position], result.offsets[position]
         if span is None or span[0] == span[1]:
             shown.append(Piece(visible(token) or "∅", position))
             continue
@@ -107,7 +160,7 @@ def pieces(result: Attribution) -> list[Piece]:
         if between:
             shown.append(Piece(visible(between) if between.strip(" ") else between, None, "\n" in between))
         shown.append(Piece(visible(text), position, "\n" in text))
-    if result.text[end:].strip():
+    if kept.stop == len(result.tokens) and result.text[end:].strip():
         shown.append(Piece(visible(result.text[end:]), None))
     return shown
 
@@ -125,28 +178,50 @@ def require_same_tokens(results: Sequence[Attribution]) -> None:
             raise InvalidArgumentError(
                 f"results can be compared over the same sinks only: got {len(first.targets)} and {len(other.targets)}"
             )
+        if len(first.targets) > 1 and other.targets != first.targets:
+            raise InvalidArgumentError(
+                "results with several sinks can be compared over the same ones only: got positions "
+                f"{_positions(first)} and {_positions(other)}"
+            )
+        several = len(first.targets) > 1
+        for one, two, what in (
+            (several and first.sink_labels, several and other.sink_labels, "steps"),
+            (first.n_source, other.n_source, "division into what an encoder and what a decoder read"),
+            (first.grid, other.grid, "grid"),
+        ):
+            if one != two:
+                raise InvalidArgumentError(f"results can be compared over the same {what} only: got {one} and {two}")
+
+
+def _positions(result: Attribution) -> list[Any]:
+    return [target[0] if len(target) == 1 else target for target in result.targets]
 
 
 def each_sink(result: Attribution) -> list[Attribution]:
-    """The result as one result a sink, so that a view has one sink to think of."""
+    """The result as one result a sink, with the players it can see, so that a view has one sink to think of."""
     if len(result.targets) == 1:
-        return [result]
-    return [
-        replace(
-            result,
-            targets=(target,),
-            target_label=_sink_label(result, sink),
-            sink_labels=None,
-            prediction=result.predictions[sink] if result.predictions is not None else result.prediction,
-            predictions=None,
-            values=result.values[sink : sink + 1],
-            lower=result.lower[sink : sink + 1],
-            upper=result.upper[sink : sink + 1],
-            bottlenecks=result.bottlenecks[sink : sink + 1],
-            flows=tuple(replace(pair, sink=0) for pair in result.flows or () if pair.sink == sink) or None,
-        )
-        for sink, target in enumerate(result.targets)
-    ]
+        alone = result.predictions[0] if result.predictions is not None else result.prediction
+        return [result if alone == result.prediction else replace(result, prediction=alone)]
+    return [_one_sink(result, sink) for sink in range(len(result.targets))]
+
+
+def _one_sink(result: Attribution, sink: int) -> Attribution:
+    seen = result.visible(sink)
+    if not seen.any():  # a result needs a player, and its scores say that nothing arrives
+        seen = ~seen
+    players = result.players[seen]
+    flows = [replace(f, sink=0) for f in result.flows or () if f.sink == sink and f.source in players]
+    return replace(
+        result,
+        players=players,
+        targets=result.targets[sink : sink + 1],
+        target_label=_sink_label(result, sink),
+        sink_labels=None,
+        prediction=result.predictions[sink] if result.predictions is not None else result.prediction,
+        predictions=None,
+        flows=tuple(flows) or None,
+        **{name: getattr(result, name)[sink : sink + 1, seen] for name in ("values", "lower", "upper", "bottlenecks")},
+    )
 
 
 def _sink_label(result: Attribution, sink: int) -> str:
@@ -161,31 +236,63 @@ def _target(result: Attribution, target: tuple[int, ...]) -> str:
     return f"{len(target)} positions {target[0]}..{target[-1]}"
 
 
+# Names and notes of the measures that come with the library. Any other has the name that its author gave it.
+_MEASURES = {
+    "alti": ("ALTI", ""),
+    "attention": ("attention", ""),
+    "attention_gradient": ("attention gradient", "how much attention moves the prediction"),
+    "attention_x_gradient": ("attention × gradient", "attention times how much it moves the prediction"),
+    "value_norm": ("value norm", "attention weighted by the size of what it carries"),
+    "value_norm_residual": ("value norm with residual", "attention weighted by the size of what it carries"),
+}
+
+
 def method_name(result: Attribution) -> str:
     """A short name for how a result was computed, from its options."""
     measure = str(result.options.get("measure", "attention"))
-    shown = {"alti": "ALTI", "attention": "attention"}.get(measure, measure)
+    shown, _ = _MEASURES.get(measure, (visible(measure), ""))
     calibration = result.options.get("calibration")
     if calibration == "excess":
         return f"Excess {shown} flow"
-    if measure == "attention" and calibration is None:
-        return "Plain attention flow"
-    return f"Plain {shown} flow" if calibration is None else f"{shown} flow, {calibration}"
+    return f"Plain {shown} flow" if calibration is None else f"{shown} flow, {visible(str(calibration))}"
 
 
 def method_note(result: Attribution) -> str:
     """What tells a method from the others, in a few words."""
-    if method_name(result) == "Plain attention flow":
+    measure, calibration = str(result.options.get("measure", "attention")), result.options.get("calibration")
+    if measure == "attention" and calibration is None and not _is_divided(result):
         return "the published method"
-    if result.options.get("calibration") == "excess":
-        return "only what exceeds evenly spread attention"
-    return "no calibration"
+    spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
+    notes = [
+        _MEASURES.get(measure, ("", ""))[1],
+        spread.get(calibration, ""),
+        "divided by receptive fields" if _is_divided(result) else "",
+    ]
+    return "; ".join(note for note in notes if note)
+
+
+def _is_divided(result: Attribution) -> bool:
+    return result.options.get("receptive_field") is True
 
 
 def position_share(result: Attribution) -> str:
     """How much of the ranking position alone explains: Spearman's correlation and the share of rank variance."""
     rho = result.position_correlation
-    return "not defined" if math.isnan(rho) else f"Spearman {signed(rho)}, {rho * rho:.0%} of the rank variance"
+    if math.isnan(rho):
+        return "not defined"
+    if len(result.targets) > 1:
+        return f"Spearman {signed(rho)}, the mean over {len(result.targets)} {steps_word(result)}"
+    return f"Spearman {signed(rho)}, {rho * rho:.0%} of the rank variance"
+
+
+def steps_word(result: Attribution) -> str:
+    """What several sinks are: the steps of a generation, or targets."""
+    return "targets" if result.sink_labels is None else "steps"
+
+
+def left_out(count: int, highest: float, what: str = "input tokens") -> str:
+    """How many columns a matrix lacks, and what a reader does not miss."""
+    return f"{count} more {what} have no column: no score of theirs is above {highest:.3g}"
 
 
 def bottleneck_words(label: str) -> str:
@@ -196,7 +303,7 @@ def bottleneck_words(label: str) -> str:
         "none": "nothing arrives",
         "pooling": "limited by the mean over positions",
     }
-    return known.get(label, f"limited mainly in {label}")
+    return known.get(label, f"limited mainly in {visible(label)}")
 
 
 def signed(number: float) -> str:
@@ -233,6 +340,12 @@ def caveats(result: Attribution) -> list[Caveat]:
         order = "later" if rho > 0 else "earlier"
         text = f"Spearman correlation of score with position {signed(rho)}: {order} tokens tend to score higher."
         found.append(Caveat(False, "Position explains part of this ranking", text))
+    if _is_divided(result):
+        text = (
+            "Each is a flow divided by the number of positions that can attend to its token. The numbers are no flows "
+            "any more, and the division by itself lifts late tokens, whatever they say."
+        )
+        found.append(Caveat(False, "Scores are divided by receptive fields", text))
     if trivial >= 0.9:
         text = (
             f"{trivial:.0%} of the scores are limited by the token's own or the target's own edges: they are sums over "
