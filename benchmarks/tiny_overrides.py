@@ -1,0 +1,163 @@
+"""What the names of a configuration's fields do not tell about a tiny model, by model type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CHOICES", "OVERRIDES"]
+
+# A backbone of transformers' own instead of one of timm.
+RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 16,
+    "hidden_sizes": [16, 32, 48, 64],
+    "depths": [1, 1, 1, 1],
+    "out_features": ["stage2", "stage3", "stage4"],
+}
+OWN_BACKBONE = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+LAST_STAGE = {**OWN_BACKBONE, "backbone_config": {**RESNET, "out_features": ["stage4"]}}
+THREE_STAGES = {**OWN_BACKBONE, "backbone_config": RESNET, "num_feature_levels": 4}
+SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]}
+SERIES = {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2, 3], "num_time_features": 2}
+EXPERTS = {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+DINO = {
+    "model_type": "dinov2",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+    "out_indices": [1, 2, 3, 4],
+    "reshape_hidden_states": False,
+    "apply_layernorm": True,
+}
+NECK = {"neck_hidden_sizes": [16, 32, 48, 64], "reassemble_hidden_size": 64, "fusion_hidden_size": 16}
+
+PYRAMID = {"encoder_hidden_dim": 256}  # beside a list of widths
+OVERRIDES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("d_fine", "deimv2", "pp_doclayout_v2", "pp_doclayout_v3", "pp_doclayout_v4"), PYRAMID),
+    **dict.fromkeys(("rt_detr", "rt_detr_v2"), PYRAMID),
+    "autoformer": {**SERIES, "label_length": 4, "moving_average": 3},
+    "bamba": {"attn_layer_indices": [1]},
+    "blip-2": {"image_token_index": 20},
+    "chameleon": {"vocabulary_map": {"<image>": 20, "IMGIMGAZ": 21, "IMGIMGBZ": 22}},
+    "chmv2": {
+        "backbone_config": {
+            "model_type": "dinov3_vit",
+            "hidden_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 96,
+            "image_size": 32,
+            "patch_size": 8,
+            "out_indices": [1, 2, 3, 4],
+            "reshape_hidden_states": True,
+            "apply_layernorm": True,
+        },
+        "reassemble_hidden_size": 64,
+    },
+    "clap_audio_model": {"patch_embeds_hidden_size": 24, "hidden_size": 192, "num_mel_bins": 64, "spec_size": 256},
+    "cohere_compass": {"image_token_id": 20},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": SECTIONS, "sliding_attention": SECTIONS}},
+    "conditional_detr": LAST_STAGE,
+    "cvt": {"depth": (1, 2, 3)},
+    "dab-detr": LAST_STAGE,
+    "dac": {"encoder_hidden_size": 16, "decoder_hidden_size": 64},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+             "ffn_config": {"hidden_size": 64, "ffn_hidden_size": 96, "ffn_act_fn": {"name": "silu"}}},
+    "deepseek_ocr2_sam_vision_model": {"downsample_channels": [64, 64]},
+    "deepseek_ocr2_text": {**EXPERTS, "mlp_layer_types": ["dense", "sparse"]},
+    "deepseek_v2": EXPERTS,
+    "deformable_detr": THREE_STAGES,
+    "depth_anything": {**NECK, "backbone_config": DINO, "patch_size": 14},
+    "detr": LAST_STAGE,
+    "dots1": {**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1},
+    "dots3_note_audio_encoder": {"adapter_input_size": 64},
+    "dots3_note_text": {"num_attention_heads": 4, "num_key_value_heads": 4, "sliding_window": 8, "head_dim": 24},
+    "dots3_note_vision_encoder": {"num_experts_per_tok": 2, "num_local_experts": 4, "router_scaling_factor": 1.0},
+    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
+    "emu3": {"vocabulary_map": {"<image>": 20, "<|extra_200|>": 21, "<|visual token 000000|>": 22}},
+    "emu3_vqgan": {"base_channels": 32},
+    "encodec": {"num_filters": 8},
+    "ernie4_5_vl_moe_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]},
+    },
+    "esm": {"vocab_size": 99, "pad_token_id": 1, "mask_token_id": 32, "position_embedding_type": "rotary"},
+    "esmc": {"vocab_size": 99},
+    "fun_asr_nano_adaptor": {"intermediate_size": 16},
+    "fun_asr_nano_encoder": {"num_hidden_layers": 3, "num_timestamp_prediction_layers": 1},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 16},
+    "gemma4_text": {"hidden_size_per_layer_input": 0},
+    "glm5_next_text": {"index_kpool": 2, "linear_num_heads": 4, "linear_head_dim": 16, "qk_nope_head_dim": 16},
+    "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "granite4_vision": {"deepstack_layer_map": [[0, 0]], "spatial_target_layers": [], "downsample_rate": "1/2"},
+    "qwen4_exp_text": {"ple_layer_ids": [], "ple_embed_dim": 16, "indexer_n_heads": 4, "indexer_kv_heads": 1,
+                       "indexer_head_dim": 16, "indexer_budget": 8, "indexer_compress_ratio": 2,
+                       "ngram_vocab_size_base": 101, "split_ngram_parts": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "hiera": {"embed_dim": 16, "image_size": (64, 64), "masked_unit_size": (8, 8), "decoder_hidden_size": 32,
+              "decoder_depth": 1, "decoder_num_heads": 2},
+    "idefics_vision": {"image_size": 32, "patch_size": 8},
+    "informer": SERIES,
+    "instructblip": {"image_token_index": 20},
+    "instructblipvideo": {"video_token_index": 20},
+    "janus_vqgan": {"base_channels": 32},
+    "kosmos-2": {"latent_query_num": 8},
+    "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"head_dim": 8, "zero_expert_num": 2},
+    "lw_detr": {"projector_scale_factors": [1.0]},
+    "lw_detr_vit": {"image_size": 32, "pretrain_image_size": 32, "num_windows": 4, "window_block_indices": (0,),
+                    "patch_size": 8, "out_indices": [1, 2]},
+    "mamba2": {"num_heads": 4, "head_dim": 32, "state_size": 16, "n_groups": 1, "chunk_size": 8},
+    "mask2former": {"num_attention_heads": 4},
+    "mimi": {"upsample_groups": 64, "num_filters": 8, "codebook_dim": 32, "vector_quantization_hidden_dimension": 32},
+    "mimi_decoder": {"upsample_groups": 64, "num_filters": 8, "codebook_dim": 32},
+    "mimi_encoder": {"upsample_groups": 64, "num_filters": 8, "codebook_dim": 32},
+    "molmo2_adapter": {"vision_feature_layer": [1, 0], "text_hidden_size": 64},
+    "molmo2_vision": {"image_size": [32, 32], "num_position_embeddings": 17, "num_hidden_layers": 2},
+    "moonshine_streaming": {"num_key_value_heads": 4},
+    "muse_spark_audio": {"num_hidden_layers": 4, "hidden_sizes": (16, 32, 48, 64), "out_hidden_size": 64},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention", "moe"], "mamba_num_heads": 4, "mamba_head_dim": 16,
+                   "n_groups": 1, "ssm_state_size": 16, "chunk_size": 8, "n_routed_experts": 4},
+    "oneformer": {"task_seq_len": 13, "text_encoder_context_length": 13, "text_encoder_n_ctx": 2},
+    "paligemma": {"hidden_size": 64, "projection_dim": 64, "vocab_size": 99},
+    "patchtsmixer": {"self_attn": True, "self_attn_heads": 2},
+    "perceiver": {"num_latents": 10, "num_self_attention_heads": 4, "num_cross_attention_heads": 4},
+    "pocket_tts_audio_tokenizer": {"upsample_groups": 64},
+    "pop2piano": {"vocab_size": 99},
+    "prompt_depth_anything": {**NECK, "backbone_config": DINO, "patch_size": 14},
+    "reformer": {"axial_pos_shape": (4, 8), "axial_pos_embds_dim": (32, 32), "attn_layers": ["local", "lsh"],
+                 "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "num_buckets": 2, "hash_seed": 0,
+                 "is_decoder": True},
+    "sam2_hiera_det_model": {"hidden_size": 96, "image_size": [64, 64]},
+    "sam2_vision_model": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+    "seggpt": {"image_size": (32, 16), "patch_size": 8, "num_hidden_layers": 4, "merge_index": 0,
+               "intermediate_hidden_state_indices": (0, 1, 2, 3), "pretrain_image_size": 16},
+    "shieldgemma2": {"yes_token_index": 20, "no_token_index": 21},
+    "step3p5": {"sliding_window": 8, "num_sliding_attention_heads": 4, "n_routed_experts": 4,
+                     "num_local_experts": 4},
+    "table-transformer": LAST_STAGE,
+    "time_series_transformer": SERIES,
+    "timesfm": {"horizon_length": 16},
+    "tvp": {"max_img_size": 224, "visual_prompt_size": 16, "visual_prompter_type": "framepad"},
+    "vibevoice_acoustic_tokenizer": {"num_filters": 4, "depths": [1] * 7, "hidden_size": 16},
+    "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 4, "depths": [1] * 7, "hidden_size": 16},
+    "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 4, "depths": [1] * 7, "hidden_size": 16},
+    "vitmatte": {"fusion_hidden_sizes": [64, 32, 16, 8], "convstream_hidden_sizes": [12, 24, 32]},
+    "vit_mae": {"mask_ratio": 0.0},
+    "voxtral_realtime_encoder": {"sliding_window": 8},
+    "wav2vec2-bert": {"vocab_size": 99},
+    "wav2vec2-conformer": {"vocab_size": 99},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "n_mamba_heads": 2},
+    "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+               "n_mamba_heads": 4, "mamba_d_state": 16, "chunk_size": 8},
+    "zoedepth": {"fusion_hidden_size": 256},
+}  # fmt: skip
+
+# The classes of a modelling file to try, where the names of its classes do not show which matter.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "speecht5": ("SpeechT5ForSpeechToText", "SpeechT5ForTextToSpeech"),
+    "rag": ("RagModel",),
+    "reformer": ("ReformerModel", "ReformerModelWithLMHead"),
+}
