@@ -247,26 +247,7 @@ def capture(model: Any, inputs: dict[str, Any]) -> Any:
     """The function under test."""
     import attnflow.capture
 
-    if hasattr(attnflow.capture, "attentions"):
-        return attnflow.capture.attentions(model, **inputs)
-    return _through_contributions(model, inputs)
-
-
-def _through_contributions(model: Any, inputs: dict[str, Any]) -> Any:
-    from types import SimpleNamespace
-
-    import attnflow.capture
-    from attnflow.errors import CaptureError
-
-    if set(inputs) != {"input_ids", "attention_mask"} or inputs["input_ids"].shape[0] != 1:
-        raise CaptureError("contributions takes one text only")
-    found = attnflow.capture.contributions(model, **inputs)
-    layers = [matrix[None] for matrix in found.matrices]
-    decodes = found.kind == "decoder"
-    return SimpleNamespace(
-        encoder=[] if decodes else layers, decoder=layers if decodes else [], cross=[], path=found.path,
-        layer_names=found.layer_names,
-    )  # fmt: skip
+    return attnflow.capture.attentions(model, **inputs)
 
 
 # --- The page -------------------------------------------------------------------------------------------------------

@@ -144,7 +144,9 @@ class ComputedAttention(Attention):
         self.bias = options.get("position_bias")
         sinks = options.get("s_aux")
         sinks = options.get("sinks") if sinks is None else sinks
-        self.sinks = None if sinks is None else sinks.reshape(-1, 1, 1).to(device=self.device, dtype=self.dtype)
+        if sinks is not None:  # one a head, or (H, n_queries, 1)
+            sinks = (sinks if sinks.ndim == 3 else sinks.reshape(-1, 1, 1)).to(device=self.device, dtype=self.dtype)
+        self.sinks: Tensor | None = sinks
         self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
         self.gradient: Tensor | None = None
         """``(H, n_queries, e)``, where a measure asks for it: derivative of the objective by what each head wrote."""
@@ -196,9 +198,10 @@ class ComputedAttention(Attention):
             probabilities = torch.softmax(scores, dim=-1)
         else:
             # A sink is one more key without a value: it takes its share and the row sums to less than one.
-            top = torch.maximum(scores.amax(dim=-1, keepdim=True), self.sinks)
+            sinks = _part(self.sinks, start, stop, 1)
+            top = torch.maximum(scores.amax(dim=-1, keepdim=True), sinks)
             scores.sub_(top).exp_()
-            probabilities = scores.div_(scores.sum(dim=-1, keepdim=True) + torch.exp(self.sinks - top))
+            probabilities = scores.div_(scores.sum(dim=-1, keepdim=True) + torch.exp(sinks - top))
         return probabilities if blind is None else probabilities.masked_fill_(blind[None, :, None], 0)
 
     def _count_visible(self, start: int, stop: int, keys: int, hidden: Tensor | None) -> Tensor | None:

@@ -164,7 +164,7 @@ def _check_ids(model: nn.Module, ids: Tensor, name: str, mask: Tensor | None, ma
     embeddings: Any = getattr(part, "get_input_embeddings", lambda: None)
     try:
         vocabulary = getattr(embeddings(), "num_embeddings", None)
-    except NotImplementedError:  # how transformers says that there are none
+    except (NotImplementedError, AttributeError):  # how transformers says that there are none
         vocabulary = None
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or (isinstance(vocabulary, int) and high >= vocabulary):

@@ -34,7 +34,11 @@ Report = Callable[[Sequence[ComputedAttention], Tensor], None]
 _turn = threading.RLock()
 
 # By what name an attention module takes another sequence to attend to.
-_OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "encoder_outputs")
+_OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "encoder_outputs", "context")
+
+
+# Arguments of an attention function that may differ from text to text, (1 | batch, ...).
+_PER_TEXT = ("position_bias", "s_aux", "sinks")
 
 
 def available() -> bool:
@@ -64,11 +68,14 @@ def listening(model: nn.Module, batch: int, report: Report, block_bytes: int) ->
         if threading.get_ident() != thread:
             return function
 
-        def listener(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
+        def listener(module: nn.Module, *tensors: Any, **options: Any) -> Any:
             name = names.get(module)
             if name is None:
-                return function(module, query, key, value, *rest, **options)
-            mask = rest[0] if rest else options.pop("attention_mask", None)
+                return function(module, *tensors, **options)
+            # By place or, in a few models, by name.
+            given = dict(zip(("query", "key", "value", "attention_mask"), tensors, strict=False))
+            query, key, value = (given.get(part, options.pop(part, None)) for part in ("query", "key", "value"))
+            mask = given.get("attention_mask", options.pop("attention_mask", None))
             call = _Call(function, function is default or implementation == "eager", implementation)
             cross = crossing.get(module, False)
             output, attentions = call.run(
@@ -148,10 +155,11 @@ class _Call:
         # Only the flash functions are told of a window instead of a mask.
         window = options.get("sliding_window") if "flash" in self.implementation else None
         readable = None if mask is None else mask[..., : key.shape[2]]
+        if readable is not None and readable.ndim == 3:
+            readable = readable[:, None]  # the same for all heads
         if mask is not None and mask.ndim == 2:  # flash attention: which tokens are padding
             readable = None if bool(mask.all()) else _unpadded(mask, n, causal, window, cross)
         outputs = output.reshape(batch, n, query.shape[1], -1)
-        bias = options.get("position_bias")
         return output, [
             ComputedAttention(
                 name,
@@ -163,7 +171,7 @@ class _Call:
                 cross=cross,
                 causal=causal,
                 window=window,
-                options={**options, "position_bias": _of_text(bias, text)},
+                options={**options, **{part: _of_text(options.get(part), text) for part in _PER_TEXT}},
                 eager=self.eager,
                 block_bytes=block_bytes,
             )
@@ -244,7 +252,7 @@ def _unpadded(padding: Tensor, n: int, causal: bool, window: int | None, cross: 
 
 
 def _of_text(full: Tensor | None, text: int) -> Tensor | None:
-    """One text's part of a mask or bias of shape (1 | batch, ...)."""
-    if full is None:
-        return None
+    """One text's part of a mask, a bias or sinks of shape (1 | batch, ...); what has no batch is everybody's."""
+    if full is None or full.ndim < 4:
+        return full
     return full[text if full.shape[0] > 1 else 0]

@@ -72,8 +72,8 @@ def of_answer(reading: Reading, steps: Any, sources: Sources, chain: bool, said:
             )
     if not players:
         raise InvalidArgumentError(f"sources={sources!r}: there is no token to play")
-    labels = tuple(f"step {step + 1}: {said[step]!r}" for step in chosen)
-    label = labels[0] if len(labels) == 1 else f"{len(labels)} steps of the answer"
+    labels = tuple(said[step] for step in chosen)
+    label = f"step {chosen[0] + 1}: {labels[0]!r}" if len(labels) == 1 else f"{len(labels)} steps of the answer"
     return Plan(tuple(players), sinks, label, labels=labels)
 
 
