@@ -22,6 +22,7 @@ __all__ = [
     "Heads",
     "PerLayer",
     "capacities",
+    "carried",
     "check_entries",
     "check_options",
     "excess",
@@ -53,6 +54,13 @@ def capacities(
     Layers are drawn one at a time, each when it is asked for: nothing here holds on to the one before. `part` is what
     errors call the stack, where a model has several.
     """
+    return carried(_computed(contributions, residual, heads, calibration, visible, causal, part))
+
+
+def _computed(
+    contributions: Any, residual: float, heads: Heads, calibration: str | None, visible: Any, causal: bool, part: str
+) -> Iterator[Any]:
+    """The same where the contributions lie."""
     check_options(residual, calibration)
     seen = PerLayer(visible, "visible", part)
     index = 0
@@ -64,10 +72,52 @@ def capacities(
             matrix = mixed(floating(matrix, name), 1 - float(residual), residual)
         if calibration:
             (matrix,) = excess([floating(matrix, name)], counts)
-        yield host(matrix)
+        yield matrix
         del matrix
         index += 1
     seen.check_length(index)
+
+
+def carried(computed: Iterator[Any]) -> Iterator[Array]:
+    """Each matrix on the host. From a GPU it comes through pinned memory while the next one is computed there."""
+    under_way: Callable[[], Array] | None = None
+    for matrix in computed:
+        started = _transfer(matrix)
+        if started is None:
+            yield host(matrix)
+        else:
+            if under_way is not None:
+                yield under_way()
+            under_way = started
+        del matrix
+    if under_way is not None:
+        yield under_way()
+
+
+def _transfer(matrix: Any) -> Callable[[], Array] | None:
+    """Begin to copy a matrix from a GPU, on a stream of its own; returns what waits for it and hands it over.
+
+    None for a matrix that is on the host already, or on a device without such streams.
+    """
+    torch = _torch_of(matrix)
+    if torch is None or not matrix.is_cuda:
+        return None
+    wide = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
+    pinned = torch.empty(wide.shape, dtype=wide.dtype, pin_memory=True)
+    with torch.cuda.device(wide.device):
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            pinned.copy_(wide, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(beside)
+        wide.record_stream(beside)
+
+    def finish() -> Array:
+        arrived.synchronize()
+        return host(pinned)
+
+    return finish
 
 
 def check_options(residual: Any, calibration: Any) -> None:

@@ -15,6 +15,7 @@ text; :func:`contributions` does so with any measure. The heads are reduced bloc
 ``_subblock``       residual, projection and norm around an attention, recognised and proved by numbers
 ``_finite``         numbers that are not finite, traced to the module they come from
 ``measures``        what a contribution is: raw attention, ALTI, and how to add another
+``_memory``         how much a capture will hold, and files to hold it in
 ``_generation``     what a model says, before its attention is looked at
 ``_state``          the promise to leave the model as it was found
 """
@@ -35,15 +36,18 @@ except ImportError as error:
 from attnflow.capture import measures
 from attnflow.capture._contributions import attentions, contributions
 from attnflow.capture._generation import decoder_inputs, generate, is_encoder_decoder
+from attnflow.capture._layers import is_causal
+from attnflow.capture._memory import Estimate, estimate
 from attnflow.capture._result import Contributions, Layer
-from attnflow.capture._run import is_causal
 
 __all__ = [
     "Contributions",
+    "Estimate",
     "Layer",
     "attentions",
     "contributions",
     "decoder_inputs",
+    "estimate",
     "generate",
     "is_causal",
     "is_encoder_decoder",

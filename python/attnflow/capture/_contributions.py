@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from attnflow.capture import _finite, _state
 from attnflow.capture._inputs import Inputs, prepare, text_configuration
 from attnflow.capture._layers import Stack
+from attnflow.capture._memory import check, checked_folder, of_inputs
 from attnflow.capture._result import Contributions
 from attnflow.capture._run import Objective, Progress, Run
 from attnflow.capture.measures import Measure, find
@@ -27,6 +29,8 @@ def attentions(
     heads: Heads = "mean",
     progress: Progress | None = None,
     block_bytes: int | None = None,
+    memory_limit: int | None = None,
+    spill: str | os.PathLike[str] | None = None,
     **inputs: Any,
 ) -> Contributions:
     """Run a model once and return the attention of every layer, its heads reduced to one.
@@ -47,6 +51,12 @@ def attentions(
     block_bytes : int, optional
         Size of a block of probabilities. By default 1 MiB on a CPU, which fits the second-level cache of a core and was
         faster than larger blocks, and 64 MiB on an accelerator.
+    memory_limit : int, optional
+        The most bytes that the captured matrices may take, by default half of the machine's memory: more is refused
+        before the model runs. :func:`estimate` says how many they are.
+    spill : path, optional
+        A folder: matrices are put into files there, mapped into memory, which vanish with them; `memory_limit` does not
+        count then. They stay on the CPU.
     **inputs
         What the model's forward reads, a batch of any size: ``input_ids``, ``attention_mask``, ``decoder_input_ids``,
         ``pixel_values``, ``input_features``, ... Tensors, arrays or lists; they are brought to the model's device.
@@ -83,7 +93,15 @@ def attentions(
     >>> result.layer_names[-1], result.path
     ('decoder.block.1.layer.1.EncDecAttention', 'interface')
     """
-    return contributions(model, inputs, heads=heads, progress=progress, block_bytes=block_bytes)
+    return contributions(
+        model,
+        inputs,
+        heads=heads,
+        progress=progress,
+        block_bytes=block_bytes,
+        memory_limit=memory_limit,
+        spill=spill,
+    )
 
 
 def contributions(
@@ -95,12 +113,14 @@ def contributions(
     progress: Progress | None = None,
     block_bytes: int | None = None,
     objective: Objective | None = None,
+    memory_limit: int | None = None,
+    spill: str | os.PathLike[str] | None = None,
 ) -> Contributions:
     """Run a model once and return one contribution matrix a layer, of any measure.
 
     Parameters
     ----------
-    model, heads, progress, block_bytes
+    model, heads, progress, block_bytes, memory_limit, spill
         As for :func:`attentions`. `heads` is how measure "attention" reduces them.
     inputs : mapping, or array of int
         What the model's forward reads, by name, as a tokenizer returns it; or the ``(n,)`` or ``(batch, n)`` token ids
@@ -142,9 +162,11 @@ def contributions(
     chosen = find(measure, heads)
     config = text_configuration(model)
     prepared = prepare(model, inputs)
+    folder = checked_folder(spill)
+    check(None if folder is not None else of_inputs(model, prepared), memory_limit)
     if block_bytes is None:
         block_bytes = 1 << 20 if prepared.device.type == "cpu" else 1 << 26
-    run = Run(model, config, prepared, chosen, progress, block_bytes, objective)
+    run = Run(model, config, prepared, chosen, progress, block_bytes, objective, folder)
     with _state.evaluation(model, gradients=chosen.needs_gradient):
         try:
             path, outputs, layers = run.through_either()

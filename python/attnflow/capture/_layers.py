@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from attnflow.capture._inputs import text_configuration
 from attnflow.errors import CaptureError
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "arrange",
     "encoder_name",
     "expected_calls",
+    "is_causal",
     "layer_of",
     "listens_at_interface",
     "refuse_hybrid",
@@ -241,3 +243,24 @@ def _verify(called: Sequence[str], model: nn.Module, expected: int | None) -> tu
             f"{_HYBRID}"
         )
     raise IncompleteError(f"layers of {stack!r} reported in the order {indices}, expected {promised}")
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model looks like one whose positions see no later ones, judged by what it says of itself.
+
+    A guess for what must be decided before the model runs; what it did is in :attr:`Contributions.kind`.
+
+    Examples
+    --------
+    >>> from transformers import BertConfig, BertModel
+    >>> from attnflow.capture import is_causal
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
+    False
+    """
+    stated = [getattr(module, "is_causal", None) for module in model.modules()]
+    flags = [value for value in stated if isinstance(value, bool)]
+    if flags:
+        return any(flags)
+    config = text_configuration(model)
+    return bool(getattr(config, "is_decoder", False)) or type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))

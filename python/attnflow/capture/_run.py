@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 
 from attnflow.capture import _hooks, _interface, _layers, _state
 from attnflow.capture._attention import Attention, ComputedAttention
-from attnflow.capture._inputs import Inputs, text_configuration
+from attnflow.capture._inputs import Inputs
 from attnflow.capture._layers import Stack
+from attnflow.capture._memory import spilled
 from attnflow.capture._result import Layer
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
 from attnflow.errors import CaptureError, InvalidArgumentError
 
-__all__ = ["Objective", "Progress", "Run", "is_causal"]
+__all__ = ["Objective", "Progress", "Run"]
 
 Progress = Callable[[int, int], object]
 Objective = Callable[[Any], Tensor]
@@ -49,6 +51,7 @@ class Run:
         progress: Progress | None,
         block_bytes: int,
         objective: Objective | None = None,
+        spill: Path | None = None,
     ) -> None:
         self.model, self.config, self.inputs, self.measure = model, config, inputs, measure
         self.progress, self.block_bytes = progress, block_bytes
@@ -56,7 +59,7 @@ class Run:
         self.reports: list[_Report] = []
         self.told: list[Stack | None] = []
         self.tapes: dict[str, Tape] = {}
-        self.objective = objective
+        self.objective, self.spill = objective, spill
         self.waiting: list[tuple[Sequence[ComputedAttention], Tensor]] = []
 
     def through_either(self) -> tuple[Literal["interface", "hooks"], Any, tuple[Layer, ...]]:
@@ -149,7 +152,9 @@ class Run:
         layers = []
         for one, name, stack in zip(self.reports, names, stacks, strict=True):
             kept, visible = (None if part is None else part.to(self.inputs.device) for part in (one.kept, one.visible))
-            layers.append(Layer(name, stack, one.matrix.to(self.inputs.device), kept, visible))
+            # What was put into files is not to be carried back.
+            matrix = one.matrix if self.spill is not None else one.matrix.to(self.inputs.device)
+            layers.append(Layer(name, stack, matrix, kept, visible))
         _verify_shapes(layers)
         return tuple(layers)
 
@@ -220,7 +225,11 @@ class Run:
             kept.append(own)
         cross = any(isinstance(attention, ComputedAttention) and attention.cross for attention in attentions)
         visible = [attention.visible for attention in attentions]
-        self.reports.append(_Report(name, cross, _joined(matrices), _joined_if_any(kept), _joined_if_any(visible)))
+        joined = _joined(matrices)
+        if self.spill is not None:
+            del matrices
+            joined = spilled(joined, self.spill)
+        self.reports.append(_Report(name, cross, joined, _joined_if_any(kept), _joined_if_any(visible)))
         if self.progress is not None:
             self.progress(len(self.reports), max(self.total or 0, len(self.reports)))
 
@@ -228,7 +237,7 @@ class Run:
         """What a single stack is: a decoder if no position, in any layer, sees a later one."""
         n = self.reports[0].matrix.shape[1]
         if n == 1:
-            return "decoder" if is_causal(self.model) else "encoder"
+            return "decoder" if _layers.is_causal(self.model) else "encoder"
         real = self.inputs.real.get("input_ids")
         for one in self.reports:
             ahead = torch.triu(one.matrix, diagonal=1)
@@ -284,24 +293,3 @@ def highest(outputs: Any, mask: Tensor | None = None) -> Tensor:
             last = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
         logits = logits[torch.arange(len(logits), device=logits.device), last]
     return logits.amax(dim=-1).sum()
-
-
-def is_causal(model: nn.Module) -> bool:
-    """Whether a model looks like one whose positions see no later ones, judged by what it says of itself.
-
-    A guess for what must be decided before the model runs; what it did is in :attr:`Contributions.kind`.
-
-    Examples
-    --------
-    >>> from transformers import BertConfig, BertModel
-    >>> from attnflow.capture import is_causal
-    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
-    False
-    """
-    stated = [getattr(module, "is_causal", None) for module in model.modules()]
-    flags = [value for value in stated if isinstance(value, bool)]
-    if flags:
-        return any(flags)
-    config = text_configuration(model)
-    return bool(getattr(config, "is_decoder", False)) or type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))

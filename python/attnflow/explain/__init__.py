@@ -53,6 +53,10 @@ def explain(
     sources: Sources = None,
     start_token: Literal["auto"] | bool = "auto",
     batch_size: int = 8,
+    keep: int | None = None,
+    below: float | None = None,
+    memory_limit: int | None = None,
+    spill: Any = None,
     threads: int | None = None,
     algorithm: Literal["auto", "dinic", "push_relabel"] = "auto",
     check: bool = True,
@@ -124,6 +128,13 @@ def explain(
         the text put one there. It soaks up attention that means nothing, and is never a player unless asked for.
     batch_size : int
         How many texts run at once.
+    keep, below : int, float, optional
+        For long texts: only the largest capacities of each row are stored, and scores have certified intervals; see
+        :meth:`attnflow.Network.encoder`.
+    memory_limit : int, optional
+        The most bytes that the captured matrices may take, by default half of the machine's memory.
+    spill : path, optional
+        A folder to put them into files in; see :func:`attnflow.capture.attentions`.
     threads : int, optional
         Threads of the flow solver.
     algorithm : {"auto", "dinic", "push_relabel"}
@@ -195,7 +206,13 @@ def explain(
     if isinstance(target, bytes):
         raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
     # The small options are tried on a network of one node before the model runs for nothing.
-    Network.encoder(np.ones((1, 1, 1)), residual=0.5 if residual is None else residual, calibration=calibration)
+    Network.encoder(
+        np.ones((1, 1, 1)),
+        residual=0.5 if residual is None else residual,
+        calibration=calibration,
+        keep=keep,
+        below=below,
+    )
     Network.encoder(np.ones((1, 1, 1))).source_flows(threads=threads, algorithm=algorithm)
 
     # Positions are read more than once, which an iterator would not survive.
@@ -213,10 +230,11 @@ def explain(
         model,
         tokenizer,
         request,
-        Method(residual, calibration, merge, chain, receptive_field),
+        Method(residual, calibration, merge, chain, receptive_field, keep, below),
         measure=measure,
         objective=objective,
         heads=heads,
+        holding={"memory_limit": memory_limit, "spill": spill},
         solver={"threads": threads, "algorithm": algorithm, "check": check},
         progress=progress,
     )
@@ -240,6 +258,7 @@ class _Work:
         measure: Any,
         objective: Any,
         heads: Any,
+        holding: dict[str, Any],
         solver: dict[str, Any],
         progress: Progress | None,
     ) -> None:
@@ -251,7 +270,7 @@ class _Work:
         self.by_gradient = bool(getattr(self.measure, "needs_gradient", False))
         if objective is not None and not self.by_gradient:
             raise InvalidArgumentError(f"objective has no meaning for measure {self.measure.name!r}: leave it out")
-        self.solver, self.progress = solver, progress
+        self.holding, self.solver, self.progress = holding, solver, progress
         self.tokenizer = text_part(processor)
         # A guess, until something was captured; what goes on where its text ends is certainly causal.
         self.causal = request.answers or capture.is_causal(model)
@@ -284,10 +303,9 @@ class _Work:
                 # Models say little about themselves; what was captured tells for certain.
                 self.causal = kind == "decoder"
         shared = {stage: seconds / len(given) for stage, seconds in clock.timings.items()}
-        return [
-            self._result(reading, [one.of_text(text) for one in captured], shared)
-            for text, reading in enumerate(readings)
-        ]
+        parts = [[one.of_text(text) for one in captured] for text in range(len(readings))]
+        del captured  # what each result takes from its part is not held elsewhere
+        return [self._result(reading, parts.pop(0), shared) for reading in readings]
 
     def _captured(self, readings: Sequence[Reading], step: Any) -> list[Contributions]:
         """What was captured of these texts: once, or where gradients are taken of each sink's own output, a sink."""
@@ -295,7 +313,7 @@ class _Work:
 
         def run(objective: Any = None) -> Contributions:
             made: Contributions = self.capture.contributions(
-                self.model, inputs, measure=self.measure, progress=step, objective=objective
+                self.model, inputs, measure=self.measure, progress=step, objective=objective, **self.holding
             )
             return made
 
@@ -309,8 +327,10 @@ class _Work:
             reading = replace(reading, n_source=0)
         return [run(_outcome.objective(self.objective, self.tokenizer, reading, sink)) for sink in sinks]
 
-    def _result(self, reading: Reading, captures: Sequence[Contributions], timings: Mapping[str, float]) -> Attribution:
+    def _result(self, reading: Reading, captures: list[Contributions], timings: Mapping[str, float]) -> Attribution:
         clock = Clock(dict(timings), self.progress)
+        drawn = [_networks.Matrices(one) for one in captures]
+        captures[:] = map(_networks.lightened, captures)
         captured = captures[0]
         two_stacks = captured.kind == "encoder-decoder"
         if reading.arrays:
@@ -319,11 +339,10 @@ class _Work:
         plan = planned(reading, self.tokenizer, self.request, self.causal)
         _verify_positions(reading, captured)
         solved: list[Flows] = []
-        for one, sinks in zip(
-            captures, [plan.sinks] if len(captures) == 1 else [(s,) for s in plan.sinks], strict=True
-        ):
+        each_sinks = [plan.sinks] if len(captures) == 1 else [(sink,) for sink in plan.sinks]
+        for one, matrices, sinks in zip(captures, drawn, each_sinks, strict=True):
             with clock.stage("network"):
-                made = _networks.build(one, reading, replace(plan, sinks=sinks), self.method)
+                made = _networks.build(one, matrices, reading, replace(plan, sinks=sinks), self.method)
             with clock.stage("flow") as step:
                 solved.append(
                     made.network.source_flows(
@@ -385,6 +404,8 @@ class _Work:
             "sources": "text" if sources is None else sources if isinstance(sources, str) else list(plan.players),
             "start_token": None if reading.start is None else reading.tokens[reading.start],
             "receptive_field": self.method.receptive_field,
+            "keep": self.method.keep,
+            "below": self.method.below,
             "threads": stats.get("threads", self.solver["threads"]),
             "algorithm": stats.get("algorithm", self.solver["algorithm"]),
             "capture": captured.path,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,9 @@ from ._reading import Reading
 if TYPE_CHECKING:
     from ..capture import Contributions
 
-__all__ = ["Method", "Solvable", "build", "receptive_fields"]
+__all__ = ["Matrices", "Method", "Solvable", "build", "lightened", "receptive_fields"]
+
+_STACKS: tuple[Literal["encoder"], Literal["decoder"], Literal["cross"]] = ("encoder", "decoder", "cross")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Method:
     merge: Literal["sublayers", "single"] = "sublayers"
     chain: bool = False
     receptive_field: bool = False
+    keep: int | None = None
+    below: float | None = None
 
     def mixing(self, captured: Contributions) -> float:
         """The residual to mix in: by default none where the measure holds it."""
@@ -51,20 +56,48 @@ class Solvable:
     link_names: tuple[str, ...] | None
 
 
-def build(captured: Contributions, reading: Reading, plan: Plan, method: Method) -> Solvable:
-    """The network of one text."""
+class Matrices:
+    """The captured matrices of one text, to be drawn once: what the network has stored is not held here as well."""
+
+    def __init__(self, captured: Contributions) -> None:
+        self._held = {stack: deque(layer.matrix for layer in captured.stack(stack)) for stack in _STACKS}
+
+    def drawn(self, *stacks: Literal["encoder", "decoder", "cross"]) -> Iterator[Any]:
+        """The layers of these stacks, each forgotten when the next one is asked for."""
+        for stack in stacks:
+            while self._held[stack]:
+                yield self._held[stack].popleft()
+
+
+def lightened(captured: Contributions) -> Contributions:
+    """The same without the entries of its matrices, whose shapes stay."""
+    return replace(captured, layers=tuple(replace(layer, matrix=layer.matrix.to("meta")) for layer in captured.layers))
+
+
+def build(captured: Contributions, matrices: Matrices, reading: Reading, plan: Plan, method: Method) -> Solvable:
+    """The network of one text.
+
+    Parameters
+    ----------
+    captured
+        Its layers, whose matrices may be without entries.
+    matrices
+        The entries.
+    """
     residual = method.mixing(captured)
     sinks = [[position - reading.n_source for position in sink] for sink in plan.sinks]
     names: tuple[str, ...] | None = None
     if captured.kind == "encoder-decoder":
-        network, names = _two_stacks(captured, residual, method)
+        network, names = _two_stacks(captured, matrices, residual, method)
     else:
         make = Network.decoder if captured.kind == "decoder" else Network.encoder
         network = make(
-            [layer.matrix for layer in captured.layers],
+            matrices.drawn("encoder", "decoder"),
             residual=residual,
             calibration=method.calibration,
             visible=[layer.visible for layer in captured.layers],
+            keep=method.keep,
+            below=method.below,
         )
     if plan.pooled:
         network, sinks = network.pooled(sinks[0]), [[0]]
@@ -78,8 +111,10 @@ def build(captured: Contributions, reading: Reading, plan: Plan, method: Method)
     return Solvable(network, sinks, names)
 
 
-def _two_stacks(captured: Contributions, residual: float, method: Method) -> tuple[Network, tuple[str, ...]]:
-    parts = {stack: captured.stack(stack) for stack in ("encoder", "decoder", "cross")}
+def _two_stacks(
+    captured: Contributions, matrices: Matrices, residual: float, method: Method
+) -> tuple[Network, tuple[str, ...]]:
+    parts = {stack: captured.stack(stack) for stack in _STACKS}
     kept = [layer.kept for layer in parts["cross"]] if captured.holds_residual else None
     if kept is not None and method.merge == "single":
         raise InvalidArgumentError(
@@ -87,12 +122,14 @@ def _two_stacks(captured: Contributions, residual: float, method: Method) -> tup
             "residual in each: choose merge='sublayers' or another measure"
         )
     network = Network.encoder_decoder(
-        *([layer.matrix for layer in parts[stack]] for stack in ("encoder", "decoder", "cross")),
+        *(matrices.drawn(stack) for stack in _STACKS),
         residual=residual,
         calibration=method.calibration,
-        visible=[[layer.visible for layer in parts[stack]] for stack in ("encoder", "decoder", "cross")],
+        visible=[[layer.visible for layer in parts[stack]] for stack in _STACKS],
         kept=kept,
         merge=method.merge,
+        keep=method.keep,
+        below=method.below,
     )
     names = [f"encoder layer {layer + 1}" for layer in range(len(parts["encoder"]))]
     for layer in range(1, len(parts["decoder"]) + 1):
