@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return result(plain=options["measure"] == "attention")
 
     monkeypatch.setitem(vars(attnflow), "explain", explain)  # the real one loads lazily
-    monkeypatch.setattr(command, "load", lambda *arguments: arguments[:2])
+    monkeypatch.setattr(command, "load", lambda *arguments, **_: arguments[:2])
     return made
 
 
@@ -68,7 +68,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model is the error here: what is wrong must be found out before."""
 
-    def load(*_: Any) -> None:
+    def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr(command, "load", load)
@@ -410,8 +410,13 @@ def config(model_type: str, *architectures: str) -> Any:
         ("llama", "LlamaForCausalLM", "AutoModelForCausalLM"),
         ("gpt2", "GPT2LMHeadModel", "AutoModelForCausalLM"),
         ("bert", "BertModel", "AutoModel"),
-        ("bert", "BertForMaskedLM", "AutoModel"),
-        ("bert", "BertForSequenceClassification", "AutoModel"),
+        ("bert", "BertForMaskedLM", "AutoModelForMaskedLM"),
+        ("bert", "BertForSequenceClassification", "AutoModelForSequenceClassification"),
+        ("bert", "BertForPreTraining", "AutoModel"),
+        ("marian", "MarianMTModel", "AutoModelForSeq2SeqLM"),
+        ("whisper", "WhisperForConditionalGeneration", "AutoModelForSpeechSeq2Seq"),
+        ("dinov2", "Dinov2Model", "AutoModel"),
+        ("vit", "ViTForImageClassification", "AutoModelForImageClassification"),
         ("llama", "LlamaModel", "AutoModel"),
         ("llama", None, "AutoModelForCausalLM"),
         ("bert", None, "AutoModel"),

@@ -48,7 +48,7 @@ ARROWS = {
     "capture": {"torch", "transformers", "numpy", "errors"},
     "explain": {"capture (lazily)", "network", "attribution", "_positions", "errors", "numpy"},
     "views": {"attribution", "errors", "numpy", "rich", "jinja2", "markupsafe", "IPython (lazily)", "pandas (lazily)"},
-    "cli": {PUBLIC},
+    "cli": {PUBLIC, "numpy", "PIL (lazily)"},
     "__main__": {"cli"},
 }
 # Packages that only a command line or a picture needs: never loaded while a module is being imported by another room.

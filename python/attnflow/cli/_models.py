@@ -12,8 +12,11 @@ import attnflow
 __all__ = ["load"]
 
 
-def load(name: str, gguf_file: str | None = None, threads: int | None = None) -> tuple[Any, Any]:
-    """The model and its tokenizer: with a language model's head if the weights have one, without a head otherwise."""
+def load(name: str, gguf_file: str | None = None, threads: int | None = None, *, kind: str = "text") -> tuple[Any, Any]:
+    """The model and its tokenizer or processor: with a head if the weights have one, without a head otherwise.
+
+    `kind` is what it is to read: "text", "image" or "audio".
+    """
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported: some bars heed nothing else
     try:
         import torch
@@ -37,7 +40,8 @@ def load(name: str, gguf_file: str | None = None, threads: int | None = None) ->
             config = transformers.AutoConfig.from_pretrained(name, **options)
             loader = getattr(transformers, model_class(config))
             model = loader.from_pretrained(name, dtype=torch.float32, **options)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+            reader = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": "AutoProcessor"}[kind]
+            tokenizer = getattr(transformers, reader).from_pretrained(name, **options)
     except ImportError as error:
         raise attnflow.errors.MissingDependencyError(f"--model {name}: {_first_line(error)}") from error
     except Exception as error:
@@ -59,13 +63,25 @@ def model_class(config: Any) -> str:
     """The transformers class to load a model with, by the architectures that its configuration names."""
     from transformers.models.auto import modeling_auto as auto
 
-    causal, masked = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    heads = {
+        "AutoModelForCausalLM": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "AutoModelForSeq2SeqLM": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "AutoModelForSpeechSeq2Seq": auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        "AutoModelForImageClassification": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        "AutoModelForMaskedLM": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "AutoModelForSequenceClassification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    }
     architectures = config.architectures
     if architectures:
-        has_head = any(architecture in causal.values() for architecture in architectures)
-    else:  # no word on it: a family that has no masked language models is one of language models
-        has_head = config.model_type in causal and config.model_type not in masked
-    return "AutoModelForCausalLM" if has_head else "AutoModel"
+        for loader, names in heads.items():
+            if any(architecture in names.values() for architecture in architectures):
+                return loader
+        return "AutoModel"
+    # No word on it: a family that has no masked language models is one of language models.
+    causal, masked = heads["AutoModelForCausalLM"], heads["AutoModelForMaskedLM"]
+    if getattr(config, "is_encoder_decoder", False) and config.model_type in heads["AutoModelForSeq2SeqLM"]:
+        return "AutoModelForSeq2SeqLM"
+    return "AutoModelForCausalLM" if config.model_type in causal and config.model_type not in masked else "AutoModel"
 
 
 def _first_line(error: BaseException) -> str:

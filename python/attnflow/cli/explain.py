@@ -1,14 +1,16 @@
-"""``attnflow explain``: a model and a text, from a folder or a model hub's cache, to a result."""
+"""``attnflow explain``: a model and a text, an image or a recording, from a folder or a hub's cache, to a result."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import attnflow
 
+from ._media import image, recording
 from ._models import load
 from ._output import add_save, give, require_packages
 from ._progress import Progress
@@ -24,19 +26,58 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "explain",
         help="explain a prediction of a model",
-        description="Explain which tokens of a text a model's prediction drew on.",
+        description="Explain which tokens of a text a model's prediction, or its answer, drew on; or which patches of "
+        "an image, or frames of a recording.",
     )
     parser.add_argument("--model", required=True, metavar="PATH_OR_NAME", help="a folder, or the name of a hub's model")
     parser.add_argument("--gguf-file", metavar="FILE", help="the .gguf file in it, for a model in that format")
-    parser.add_argument("--text", required=True, help="the text, or - to read it from the standard input")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text", help="the text, or - to read it from the standard input")
+    given.add_argument("--chat", metavar="TEXT", help="the same, as what a user says to a chat model, which answers")
+    given.add_argument("--image", type=Path, metavar="FILE", help="an image, for a vision model (needs pillow)")
+    given.add_argument("--audio", type=Path, metavar="FILE.wav", help="a recording, for a speech model")
     parser.add_argument(
         "--target",
         type=_target,
         help="what to explain: a position or several joined (3 or 3,4; -1 is the last), cls (the class token), mean "
         "(over the text's positions), or words of the text, written word:2020 or word:mean where they look like these; "
-        "by default the next token of a language model, the class token of an encoder",
+        "by default the next token of a language model, the class token of an encoder. Of an encoder-decoder, the text "
+        "that it is to say, by default what it generates",
     )
-    parser.add_argument("--measure", default="alti", help="contribution measure: alti (default) or attention")
+    parser.add_argument(
+        "--generate",
+        type=_tokens,
+        metavar="N",
+        help="let the model go on for N tokens at most, and explain each (20 where a model has to generate)",
+    )
+    parser.add_argument("--continuation", metavar="TEXT", help="make a language model go on with this text instead")
+    parser.add_argument(
+        "--chain",
+        action="store_true",
+        help="what reached a token of the answer goes on where it is read again: only what was given plays",
+    )
+    parser.add_argument(
+        "--receptive-field", action="store_true", help="divide scores by how many positions attend to each token"
+    )
+    parser.add_argument(
+        "--merge",
+        choices=["sublayers", "single"],
+        default="sublayers",
+        help="a decoder layer behind an encoder as two blocks (default) or as one",
+    )
+    parser.add_argument(
+        "--measure",
+        default="alti",
+        help="contribution measure: alti (default), attention, attention_gradient, attention_x_gradient, value_norm, "
+        "value_norm_residual",
+    )
+    parser.add_argument(
+        "--objective",
+        action="append",
+        metavar="TOKEN",
+        help="what measures by gradients derive: this token's logit, by default the predicted one's; given twice, the "
+        "difference of the two",
+    )
     parser.add_argument(
         "--calibration", choices=["excess", "none"], default="excess", help="excess (default), or none: plain flow"
     )
@@ -58,36 +99,69 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load the model, explain, show, and write what was asked for."""
-    text = _text(arguments.text)
-    if not text:
-        raise attnflow.errors.InvalidArgumentError("the text is empty: there is nothing to explain")
+    subject = _subject(arguments)
     require_packages(arguments.save)
     with Progress() as progress:
         progress.say("loading the model")
-        model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads)
+        kind = "image" if arguments.image else "audio" if arguments.audio else "text"
+        model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads, kind=kind)
         options: dict[str, Any] = {
             "target": arguments.target,
             "heads": arguments.heads,
             "start_token": "auto" if arguments.start_token is None else arguments.start_token,
             "threads": arguments.threads,
         }
+        for name in ("continuation", "chain", "receptive_field"):
+            if value := getattr(arguments, name):
+                options[name] = value
+        if arguments.merge != "sublayers":
+            options["merge"] = arguments.merge
+        options |= _generation(arguments, attnflow.capture.is_encoder_decoder(model))
+        objective = arguments.objective and {"objective": [_token(token) for token in arguments.objective]}
         calibration = None if arguments.calibration == "none" else arguments.calibration
         result = attnflow.explain(
             model,
             tokenizer,
-            text,
+            subject,
             measure=arguments.measure,
             calibration=calibration,
             residual=arguments.residual,
             progress=progress.stage("explaining"),
+            **(objective or {}),
             **options,
         )
         others = []
         if arguments.compare:
             published: dict[str, Any] = {"measure": "attention", "calibration": None, "residual": 0.5}
             step = progress.stage("explaining as published")
-            others.append(attnflow.explain(model, tokenizer, text, progress=step, **published, **options))
+            others.append(attnflow.explain(model, tokenizer, subject, progress=step, **published, **options))
     give(result, others, arguments.save)
+
+
+def _subject(arguments: argparse.Namespace) -> Any:
+    """What is to be explained, read before a model is loaded for nothing."""
+    if arguments.image:
+        return image(arguments.image)
+    if arguments.audio:
+        return recording(arguments.audio)
+    text = _text(arguments.chat if arguments.text is None else arguments.text)
+    if not text:
+        raise attnflow.errors.InvalidArgumentError("the text is empty: there is nothing to explain")
+    return text if arguments.chat is None else [{"role": "user", "content": text}]
+
+
+def _generation(arguments: argparse.Namespace, two_stacks: bool) -> dict[str, Any]:
+    """Whether the model is to answer, and how far."""
+    wanted = arguments.generate is not None or arguments.chat is not None
+    if arguments.continuation is not None or (two_stacks and arguments.target is not None):
+        if arguments.generate is not None:
+            raise attnflow.errors.InvalidArgumentError("--generate has no meaning where the answer is given")
+        return {}
+    return {"generate": {"max_new_tokens": arguments.generate or 20}} if wanted or two_stacks else {}
+
+
+def _token(value: str) -> int | str:
+    return int(value) if value.isdecimal() else value
 
 
 def _text(text: str) -> str:
@@ -131,6 +205,14 @@ def _share(value: str) -> float:
 
 
 def _threads(value: str) -> int:
+    return _count(value, "threads")
+
+
+def _tokens(value: str) -> int:
+    return _count(value, "tokens")
+
+
+def _count(value: str, of: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of threads: it must be 1 or more")
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of {of}: it must be 1 or more")
     return int(value)
