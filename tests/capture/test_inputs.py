@@ -20,7 +20,7 @@ from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
     [
         ([], "empty"),
         ([[]], "empty"),
-        ([[[1, 2], [3, 4]]], r"\(batch, n\).*\(1, 2, 2\)"),
+        ([[[[1, 2], [3, 4]]]], r"\(batch, n\).*\(1, 1, 2, 2\)"),
         ([[1, 2], [3]], "all of one length"),
         ([1.5, 2.0], "integers"),
         ([True, False], "integers"),

@@ -58,7 +58,7 @@ def catching(
         (place,) = places
         weights = output[place].detach()
         report(module, [GivenAttention(names[module], one, block_bytes) for one in weights])
-        placeholders.append(torch.empty(0, device=weights.device))
+        placeholders.append(weights.new_empty((*weights.shape[:2], 0, 0)))
         replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
         return replaced if isinstance(output, list) else tuple(replaced)
 

@@ -52,8 +52,10 @@ def text_configuration(model: nn.Module) -> Any:
         raise InvalidArgumentError(
             f"model must be a transformers model with a .config, got {type(model).__module__}.{type(model).__name__}"
         )
-    getter = getattr(config, "get_text_config", None)
-    return getter() if getter is not None else config
+    try:
+        return config.get_text_config()
+    except (AttributeError, ValueError):  # it has none, or several
+        return config
 
 
 def context_length(model: nn.Module) -> int | None:
@@ -96,11 +98,17 @@ def prepare(model: nn.Module, inputs: Any) -> Inputs:
         )
     for name, mask in _IDS.items():
         if name in tensors:
-            _check_ids(model, tensors[name], name, tensors.get(mask), mask)
-    real = {name: tensors[mask].bool() for name, mask in _IDS.items() if name in tensors and mask in tensors}
-    main = next(
-        (name for name in (getattr(model, "main_input_name", ""), *_IDS) if name in tensors), next(iter(tensors))
-    )
+            # Beside other sequences a mask may belong to those.
+            own = tensors.get(mask) if mask == "decoder_attention_mask" or _alone(tensors) else None
+            _check_ids(model, tensors[name], name, own, mask)
+    real = {
+        name: tensors[mask].bool()
+        for name, mask in _IDS.items()
+        if name in tensors and mask in tensors and tensors[mask].shape == tensors[name].shape
+    }
+    stated = getattr(model, "main_input_name", "")
+    first = [*(stated if isinstance(stated, list | tuple) else [stated]), *_IDS, *tensors]
+    main = next(name for name in first if name in tensors)
     device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
     dtype = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
     moved = {
@@ -113,6 +121,11 @@ def prepare(model: nn.Module, inputs: Any) -> Inputs:
         device=device,
         real={name: mask.to(device) for name, mask in real.items() if mask.ndim == 2},
     )
+
+
+def _alone(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether token ids are the only sequence that an encoder reads."""
+    return not any(name.startswith(("input_features", "input_values", "pixel_values")) for name in tensors)
 
 
 def _tensor(value: Any, name: str) -> Any:
@@ -132,7 +145,7 @@ def _tensor(value: Any, name: str) -> Any:
     if name in _IDS or name in _IDS.values():
         if tensor.ndim == 1:
             tensor = tensor[None]
-        if name in _IDS and tensor.ndim != 2:
+        if name in _IDS and tensor.ndim not in (2, 3):  # three where several codes make a position
             raise InvalidArgumentError(f"{name} must have shape (batch, n) or (n,), got {tuple(tensor.shape)}")
     return tensor
 

@@ -76,7 +76,7 @@ def of_inputs(model: nn.Module, inputs: Inputs) -> Estimate | None:
     ids, decoder_ids = (inputs.given.get(name) for name in ("input_ids", "decoder_input_ids"))
     if not isinstance(ids, Tensor):
         return None
-    (batch, n), encoder = ids.shape, _layers.encoder_name(model)
+    (batch, n), encoder = ids.shape[:2], _layers.encoder_name(model)
     listening = [name for name, module in model.named_modules() if _layers.listens_at_interface(module)]
     stated = _layers.expected_calls(text_configuration(model)) or len(listening)
     shapes: list[tuple[int, tuple[int, int, int]]]

@@ -20,7 +20,7 @@ from attnflow.capture._memory import spilled
 from attnflow.capture._result import Layer
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
-from attnflow.errors import CaptureError, InvalidArgumentError
+from attnflow.errors import AttnflowError, CaptureError, InvalidArgumentError
 
 __all__ = ["Objective", "Progress", "Run"]
 
@@ -100,14 +100,28 @@ class Run:
         placeholders: list[Tensor] = []
         batch = self.inputs.batch
 
+        ours: list[Exception] = []  # raised by a measure or by who listens to the progress
+
         def report(_: nn.Module, attentions: Sequence[Attention]) -> None:
-            self._report(attentions, [None] * len(attentions))
+            try:
+                self._report(attentions, [None] * len(attentions))
+            except Exception as error:
+                ours.append(error)
+                raise
 
         with (
             _state.eager_configuration(self.model) as changed,
             _hooks.catching(self.model, batch, report, placeholders, self.block_bytes),
         ):
-            outputs = self.forward(output_attentions=True)
+            try:
+                outputs = self.forward(output_attentions=True)
+            except Exception as error:
+                if not placeholders or error in ours or isinstance(error, AttnflowError):
+                    raise
+                raise CaptureError(
+                    f"{type(self.model).__name__} does not run with eager attention when its weights are taken away "
+                    f"({type(error).__name__}: {error}): build the matrices yourself and pass them to attnflow.Network"
+                ) from error
         self.told = _hooks.returned(self.model, outputs, placeholders)
         for one, stack in zip(self.reports, self.told, strict=True):
             one.cross = stack == "cross"
@@ -119,10 +133,11 @@ class Run:
 
     def forward(self, **options: Any) -> Any:
         """Run the model as it is."""
-        options = {"output_attentions": False, "use_cache": False, "return_dict": True, **options}
         parameters = inspect.signature(self.model.forward).parameters
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-            options = {name: value for name, value in options.items() if name in parameters}
+        # Options that a model takes among others it may hand on to parts that know nothing of them.
+        for name, value in {"use_cache": False, "return_dict": True, "output_attentions": False}.items():
+            if name in parameters or (name != "use_cache" and getattr(self.model.config, name, value) != value):
+                options.setdefault(name, value)
         try:
             return self.model(**self.inputs.given, **options)
         except ValueError as error:
