@@ -20,7 +20,7 @@ from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
 from attnflow.errors import CaptureError, InvalidArgumentError
 
-__all__ = ["Objective", "Progress", "Run", "is_causal"]
+__all__ = ["Objective", "Progress", "Run", "is_causal", "verify_shapes"]
 
 Progress = Callable[[int, int], object]
 Objective = Callable[[Any], Tensor]
@@ -150,7 +150,7 @@ class Run:
         for one, name, stack in zip(self.reports, names, stacks, strict=True):
             kept, visible = (None if part is None else part.to(self.inputs.device) for part in (one.kept, one.visible))
             layers.append(Layer(name, stack, one.matrix.to(self.inputs.device), kept, visible))
-        _verify_shapes(layers)
+        verify_shapes(layers)
         return tuple(layers)
 
     def _with_gradients(self, outputs: Any) -> Any:
@@ -249,7 +249,7 @@ def _joined_if_any(parts: Sequence[Tensor | None]) -> Tensor | None:
     return _joined(present) if len(present) == len(parts) else None
 
 
-def _verify_shapes(layers: Sequence[Layer]) -> None:
+def verify_shapes(layers: Sequence[Layer]) -> None:
     """Assert that layers of one stack are over the same positions: pooled or shifted ones make no network."""
     n = {layer.stack: layer.matrix.shape[-1] for layer in reversed(layers) if layer.stack != "cross"}
     for layer in layers:
