@@ -341,6 +341,25 @@ def test_what_of_nnsight_is_refused(saved, message):
         adapters.from_nnsight(saved)
 
 
+def test_the_real_nnsight():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nnsight = pytest.importorskip("nnsight")
+        transformers = pytest.importorskip("transformers")
+        size = {"vocab_size": 20, "n_embd": 8, "n_layer": 3, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+        config = transformers.GPT2Config(**size, attn_implementation="eager")
+        model = transformers.GPT2LMHeadModel(config).eval()
+        ids = torch.tensor([[3, 4, 5, 6]])
+        wrapped = nnsight.NNsight(model)
+        with wrapped.trace(ids):
+            weights = nnsight.save([layer.attn.output[1] for layer in wrapped.transformer.h])
+        with wrapped.trace(ids):  # in a trace, everything is asked for in the order of computation
+            returned = nnsight.save([layer.attn.output for layer in wrapped.transformer.h])
+    wanted = Network.decoder(model(ids, output_attentions=True).attentions)
+    same(adapters.from_nnsight(weights), wanted)
+    same(adapters.from_nnsight(returned), wanted)
+
+
 @pytest.mark.parametrize("layer", ["text", 3, torch.ones(4), torch.ones(2, 2, dtype=torch.complex64), [[1, 2], [3]]])
 def test_layers_that_are_no_attention(layer):
     with pytest.raises(AttnflowError, match=r"layer 0 of saved|saved\[0\]"):
