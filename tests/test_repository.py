@@ -36,6 +36,7 @@ ARROWS = {
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "_encoder_decoder": {"matrices", "maxflow", "_positions", "errors", "numpy"},
     "network": {"_links", "_encoder_decoder", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
+    "adapters": {"network", "matrices", "errors"},  # and nothing of the libraries that they read
     "baselines": {"_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
     "packaged_models": {"errors", "numpy", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
@@ -259,7 +260,7 @@ OPEN_ROOMS = [
     "attnflow",
     *(
         f"attnflow.{room}"
-        for room in ("maxflow", "network", "baselines", "instances", "packaged_models", "bench", "capture")
+        for room in ("maxflow", "network", "adapters", "baselines", "instances", "packaged_models", "bench", "capture")
     ),
 ]
 

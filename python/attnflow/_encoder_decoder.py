@@ -44,9 +44,12 @@ class Options(NamedTuple):
     visible: Mapping[str, Any]
     kept: Any
     merge: str
+    batch: Any
 
 
-def checked(residual: Any, heads: Any, calibration: Any, visible: Any, kept: Any, merge: Any) -> Options:
+def checked(
+    residual: Any, heads: Any, calibration: Any, visible: Any, kept: Any, merge: Any, batch: Any = None
+) -> Options:
     """The options, or an error that names the one that is wrong or contradicts another."""
     matrices.check_options(residual, calibration)
     if not isinstance(merge, str) or merge not in ("sublayers", "single"):
@@ -60,7 +63,7 @@ def checked(residual: Any, heads: Any, calibration: Any, visible: Any, kept: Any
         raise InvalidArgumentError(
             f"residual={residual!r} beside kept, which holds the residual of the contributions: residual=0 is needed"
         )
-    return Options(float(residual), heads, calibration, _by_part(visible), kept, merge)
+    return Options(float(residual), heads, calibration, _by_part(visible), kept, merge, batch)
 
 
 def _by_part(visible: Any) -> dict[str, Any]:
@@ -111,11 +114,12 @@ def _one_block(
     decoder: Any, cross: Any, top: int, n: int, options: Options, store: Callable[[Any], Any]
 ) -> Iterator[Link]:
     """Both attentions into one block: r I + (1 - r)/2 A from below, (1 - r)/2 A from the encoder."""
-    residual, heads, calibration, visible, _, _ = options
+    residual, heads, calibration, visible, _, _, batch = options
     seen, seen_across = (PerLayer(visible[part], "visible", part) for part in ("decoder", "cross"))
     weight, index = (1 - residual) / 2, 0
-    matrices_of_decoder = reduced(decoder, heads, "decoder", causal=True)
-    for own, across in _paired(matrices_of_decoder, lambda m: reduced(cross, heads, "cross", shape=(m, n))):
+    matrices_of_decoder = reduced(decoder, heads, "decoder", causal=True, batch=batch)
+    crossing = partial(_crossing, cross, n, options)
+    for own, across in _paired(matrices_of_decoder, crossing):
         m = own.shape[0]
         counts = seen_by(seen, index, np.arange(1, m + 1)) + seen_by(seen_across, index, np.full(m, n))
         own = mixed(floating(own, layer_name("decoder", index)), weight, residual)
@@ -130,18 +134,24 @@ def _one_block(
     seen_across.check_length(index)
 
 
+def _crossing(cross: Any, n: int, options: Options, m: int) -> Iterator[Any]:
+    """The (m, n) attention of each layer to the encoder."""
+    return reduced(cross, options.heads, "cross", shape=(m, n), batch=options.batch)
+
+
 def _stack(contributions: Any, options: Options, part: str) -> Iterator[Array]:
     """The self-attention of either stack, with its residual."""
-    residual, heads, calibration, visible, _, _ = options
-    return capacities(contributions, residual, heads, calibration, visible[part], causal=part == "decoder", part=part)
+    residual, heads, calibration, visible, _, _, batch = options
+    causal, seen = part == "decoder", visible[part]
+    return capacities(contributions, residual, heads, calibration, seen, causal=causal, part=part, batch=batch)
 
 
 def _cross_sublayers(cross: Any, n: int, options: Options, m: int) -> Iterator[tuple[Array, Array | None]]:
     """(m, n) from the encoder's last block, and (m,) from the block between, or None where nothing comes from there."""
-    residual, heads, calibration, visible, given, _ = options
+    residual, _, calibration, visible, given, _, _ = options
     seen, kept = PerLayer(visible["cross"], "visible", "cross"), PerLayer(given, "kept", entry="(m,)")
     index = 0
-    for matrix in reduced(cross, heads, "cross", shape=(m, n)):
+    for matrix in _crossing(cross, n, options, m):
         name = layer_name("cross", index)
         givers = seen_by(seen, index, np.full(m, n))
         parts = [matrix]

@@ -1,8 +1,9 @@
 """Contribution matrices, numpy arrays or torch tensors: checks, head reduction, residual mixing, calibration.
 
-Everything is computed where the tensors are, and each layer is carried to the host once, as one (n, n) matrix, before
-the next one is asked for: of a generator's layers, one lives at a time. torch is never imported here: it is looked up
-among the modules the user has already loaded.
+Arrays of other libraries become one of these two, layer by layer, without a copy where they lie on the host. Everything
+is computed where the tensors are, and each layer is carried to the host once, as one (n, n) matrix, before the next one
+is asked for: of a generator's layers, one lives at a time. torch is never imported here: it is looked up among the
+modules the user has already loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ._positions import integer, is_many, items
+from ._positions import as_position, integer, is_many, items
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .storage import entries, place, whole
 
@@ -29,6 +30,7 @@ __all__ = [
     "floating",
     "host",
     "layer_name",
+    "looks_ahead",
     "mixed",
     "real",
     "reduced",
@@ -48,23 +50,31 @@ def capacities(
     *,
     causal: bool,
     part: str = "",
+    batch: Any = None,
 ) -> Iterator[Array]:
     """The capacities of each layer, (n, n) on the host, by the rules of :meth:`Network.encoder` and `decoder`.
 
     Layers are drawn one at a time, each when it is asked for: nothing here holds on to the one before. `part` is what
     errors call the stack, where a model has several.
     """
-    return carried(_computed(contributions, residual, heads, calibration, visible, causal, part))
+    return carried(_computed(contributions, residual, heads, calibration, visible, causal, part, batch))
 
 
 def _computed(
-    contributions: Any, residual: float, heads: Heads, calibration: str | None, visible: Any, causal: bool, part: str
+    contributions: Any,
+    residual: float,
+    heads: Heads,
+    calibration: str | None,
+    visible: Any,
+    causal: bool,
+    part: str,
+    batch: Any,
 ) -> Iterator[Any]:
     """The same where the contributions lie."""
     check_options(residual, calibration)
     seen = PerLayer(visible, "visible", part)
     index = 0
-    for matrix in reduced(contributions, heads, part, causal=causal):
+    for matrix in reduced(contributions, heads, part, causal=causal, batch=batch):
         name = layer_name(part, index)
         n = matrix.shape[0]
         counts = seen_by(seen, index, np.arange(1, n + 1) if causal else np.full(n, n))
@@ -175,11 +185,20 @@ def seen_by(visible: PerLayer, index: int, default: Array) -> Array:
 
 
 def reduced(
-    contributions: Any, heads: Heads, part: str = "", *, shape: tuple[int, int] | None = None, causal: bool = False
+    contributions: Any,
+    heads: Heads,
+    part: str = "",
+    *,
+    shape: tuple[int, int] | None = None,
+    causal: bool = False,
+    batch: Any = None,
 ) -> Iterator[Any]:
-    """One checked matrix a layer, where it lies, its heads reduced: square, or of the `shape` that is asked for."""
+    """One checked matrix a layer, where it lies, its heads reduced: square, or of the `shape` that is asked for.
+
+    Where layers have an axis of texts, it is of text `batch`, or of the only one where that is None.
+    """
     reduce = _head_reduction(heads)
-    for name, array in _layers(contributions, part, shape):
+    for name, array in _layers(contributions, part, shape, batch):
         check_entries(array, name, ("head", "receiver", "giver")[-array.ndim :])
         with np.errstate(over="ignore"):  # refused below, by name
             matrix = reduce(array, name)
@@ -208,10 +227,10 @@ def _torch_of(array: Any) -> Any:
 
 def real(given: Any, name: str) -> Any:
     """As an ndarray or a detached tensor of a real dtype."""
+    if _torch_of(given) is None:
+        given = _read(whole(given, name), name)
     torch = _torch_of(given)
-    if torch is None:
-        given = whole(given, name)
-    else:
+    if torch is not None:
         tensor = given.detach()
         floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         if tensor.dtype not in (*floats, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
@@ -223,39 +242,85 @@ def real(given: Any, name: str) -> Any:
         array = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise InvalidCapacityError(f"{name} is {type(given).__name__}, not an array of real numbers: {error}") from None
+    if array.dtype.name == "bfloat16":  # JAX's, and what else ml_dtypes adds to numpy without making it a number
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise InvalidCapacityError(_dtype_message(name, array.dtype))
     return array
+
+
+def _is_foreign(given: Any) -> bool:
+    """Whether it is an array of a library other than numpy and torch, which says how to read it."""
+    return (
+        not isinstance(given, (np.ndarray, type))
+        and _torch_of(given) is None
+        and (hasattr(given, "__array__") or hasattr(given, "__dlpack__"))
+    )
+
+
+def _read(given: Any, name: str) -> Any:
+    """A foreign array as numpy's, or as torch's where numpy cannot hold it; a list of tensors as one; else as it is."""
+    torch = sys.modules.get("torch")
+    if isinstance(given, (list, tuple)) and given and all(_torch_of(entry) is not None for entry in given):
+        try:
+            return _torch_of(given[0]).stack([entry.detach() for entry in given])
+        except (RuntimeError, TypeError) as error:
+            raise InvalidCapacityError(
+                f"{name} is a {type(given).__name__} of tensors, not one array: {error}"
+            ) from None
+    if not _is_foreign(given):
+        return given
+    readers: list[Callable[[Any], Any]] = [np.asarray] if hasattr(given, "__array__") else []
+    if hasattr(given, "__dlpack__"):  # CuPy's on a GPU, or of a dtype numpy lacks: torch, if it is there, takes both
+        readers += [np.from_dlpack, *([torch.from_dlpack] if torch is not None else [])]
+    reasons = []
+    for reader in readers:
+        try:
+            return reader(given)
+        except Exception as error:  # whatever a library raises: RuntimeError, BufferError, its own
+            reasons.append(str(error))
+    raise InvalidCapacityError(
+        f"{name} is {type(given).__module__}.{type(given).__qualname__}, which does not become an array of numpy"
+        f"{' or torch' if torch is not None else ''}: {'; '.join(reasons)}. Convert it first"
+    )
 
 
 def _dtype_message(name: str, dtype: Any) -> str:
     return f"{name} has dtype {dtype}: capacities must be real numbers of 64 bits at most, floating or integer"
 
 
-def _layers(contributions: Any, part: str, shape: tuple[int, int] | None) -> Iterator[tuple[str, Any]]:
+def _layers(
+    contributions: Any, part: str, shape: tuple[int, int] | None, batch: Any = None
+) -> Iterator[tuple[str, Any]]:
     """A name and one (n, n) or (H, n, n) array a layer, all of the same n, or an error that says what is wrong.
 
     Where a `shape` is given, (m, n) or (H, m, n) of that.
     """
     of, a = part or "contributions", "m, n" if shape else "n, n"
-    form = f"(L, {a}), (L, H, {a}) or an iterable of ({a}), (H, {a}) or (1, H, {a}) arrays"
+    form = f"(L, {a}), (L, H, {a}), (L, B, H, {a}) or an iterable of ({a}), (H, {a}) or (B, H, {a}) arrays"
+    named = callable(getattr(contributions, "keys", None))
+    foreign = _is_foreign(contributions)
     if (
         contributions is None
-        or isinstance(contributions, (str, bytes, dict))
+        or isinstance(contributions, (str, bytes, type))
+        or named
         or callable(getattr(contributions, "tocsr", None))  # of scipy, and one layer
-        or not isinstance(contributions, Iterable)
+        or not (foreign or isinstance(contributions, Iterable))
     ):
-        raise InvalidCapacityError(f"{of} must be {form}, not {type(contributions).__name__}")
-    whole = _torch_of(contributions) is not None or isinstance(contributions, np.ndarray)
-    held = tuple(getattr(contributions, "shape", ())) if whole else ()
-    if whole:
+        hint = "; attnflow.adapters finds the layers in what a model or a cache returns" if named else ""
+        raise InvalidCapacityError(f"{of} must be {form}, not {type(contributions).__name__}{hint}")
+    sliced = isinstance(contributions, Iterable) and hasattr(contributions, "shape")
+    if foreign and not sliced:  # else it is read a layer at a time, from a device or a file
+        contributions = real(contributions, of)
+    held = tuple(contributions.shape) if sliced or foreign else ()
+    if sliced or foreign:
         if len(held) not in (3, 4, 5):
             raise InvalidCapacityError(f"{of} of shape {held}: {form} is needed; one layer has L = 1")
-        contributions = real(contributions, of)
+        contributions = contributions if foreign else real(contributions, of)
     index, n = 0, 0
     for given in contributions:  # not enumerate(), which would keep a layer while the next one is drawn
         name = layer_name(part, index)
-        array = _layer(given, name, a)
+        array = _layer(given, name, a, batch)
         _check_shape(array, name, shape, n)
         del given
         n = array.shape[-1]
@@ -266,17 +331,24 @@ def _layers(contributions: Any, part: str, shape: tuple[int, int] | None) -> Ite
         raise InvalidCapacityError(f"{of}{f' of shape {held}' if held else ''} hold no layer: at least one is needed")
 
 
-def _layer(given: Any, name: str, axes: str) -> Any:
+def _layer(given: Any, name: str, axes: str, batch: Any) -> Any:
     """With two axes, or three where heads come first."""
     array = real(given, name)
     held = tuple(array.shape)
-    if array.ndim == 4 and held[0] == 1:
-        array = array[0]
-    elif array.ndim == 4:
-        raise InvalidCapacityError(f"{name} has shape {held}, a batch of {held[0]}: one text at a time")
-    if array.ndim not in (2, 3):
-        raise InvalidCapacityError(f"{name} has shape {held}: ({axes}), (H, {axes}) or (1, H, {axes}) is needed")
-    return array
+    if array.ndim not in (2, 3, 4):
+        raise InvalidCapacityError(f"{name} has shape {held}: ({axes}), (H, {axes}) or (B, H, {axes}) is needed")
+    if array.ndim == 4 and batch is not None and held[0]:
+        return array[as_position(batch, "batch", held[0], f"{name} of shape {held}", "text")]
+    if batch is not None:
+        raise InvalidArgumentError(
+            f"batch={batch!r} names a text, but {name} of shape {held} has no batch: (B, H, {axes}) is needed"
+        )
+    if array.ndim == 4 and held[0] != 1:
+        choices = f"batch=0 to batch={held[0] - 1}" if held[0] else "there is none in it"
+        raise InvalidCapacityError(
+            f"{name} has shape {held}, a batch of {held[0]} texts: a network is of one text; choose it: {choices}"
+        )
+    return array[0] if array.ndim == 4 else array
 
 
 def _check_shape(array: Any, name: str, shape: tuple[int, int] | None, n: int) -> None:
@@ -339,6 +411,17 @@ def _check_causal(matrix: Any, name: str) -> None:
         f"{name} holds {float(matrix[receiver, giver])} at receiver {receiver}, giver {giver}: no position of a decoder"
         f" draws from a later one; its shape is {tuple(matrix.shape)}. Network.encoder is for models that do"
     )
+
+
+def looks_ahead(given: Any, name: str) -> bool:
+    """Whether any position draws from a later one, in any head of any text."""
+    array = real(given, name)
+    if array.ndim < 2:
+        raise InvalidCapacityError(
+            f"{name} has shape {tuple(array.shape)}: (n, n) or (H, n, n) or (B, H, n, n) is needed"
+        )
+    torch = _torch_of(array)
+    return bool((np.triu(array, 1) if torch is None else torch.triu(array, diagonal=1)).any())
 
 
 def floating(array: Any, name: str) -> Any:

@@ -1,6 +1,7 @@
 """From contribution matrices to flow networks: head reduction, residual mixing, calibration, and the shapes of models.
 
-Contributions may be numpy arrays or torch tensors on any device; :mod:`attnflow.matrices` computes with them there.
+Contributions may be numpy arrays, torch tensors on any device or arrays of other libraries, which become one of these;
+:mod:`attnflow.matrices` computes with them there.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Network:
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
         visible: Sequence[Any] | None = None,
+        batch: int | None = None,
         keep: int | None = None,
         below: float | None = None,
     ) -> Network:
@@ -72,10 +74,11 @@ class Network:
 
         Parameters
         ----------
-        contributions : array (L, n, n) or (L, H, n, n), or an iterable of (n, n), (H, n, n) or (1, H, n, n) arrays
-            Row = receiver, column = giver, the orientation of Hugging Face attentions. numpy arrays or torch tensors on
-            any device; real, finite and non-negative, floating or integer. Rows need not sum to 1. Never modified. An
-            iterable's layers are drawn one at a time, and each is stored before the next one is. Among them may be a
+        contributions : array (L, n, n), (L, H, n, n) or (L, B, H, n, n), or an iterable of arrays of one layer each
+            Row = receiver, column = giver, the orientation of Hugging Face attentions. numpy arrays, torch tensors on
+            any device, lists of numbers, or what has ``__array__`` or ``__dlpack__`` (JAX, CuPy, TensorFlow, h5py);
+            real, finite and non-negative, floating or integer. Rows need not sum to 1. Never modified. An iterable's
+            layers are drawn one at a time, and each is stored before the next one is. Among them may be a
             :class:`attnflow.TriangularMatrix`, a :class:`attnflow.SparseMatrix` that dropped nothing or a matrix of
             scipy.sparse: it is made whole first.
         residual : float
@@ -89,6 +92,8 @@ class Network:
         visible : sequence of L entries, None or int array (n,), optional
             How many positions each position of a layer can see, itself included, where sliding windows or masks make
             that fewer than the default of Notes. Only calibration reads it.
+        batch : int, optional
+            The text to take of layers (B, H, n, n), negative ones counting from the end. None where B is 1, or no axis.
         keep, below : int, float, optional
             Where either is given, layers are stored sparsely, after everything else: the `keep` largest capacities of
             each row, those of at least `below`, always the straight ones. ``Flows.upper`` bounds what was dropped. See
@@ -103,11 +108,11 @@ class Network:
         Raises
         ------
         InvalidCapacityError
-            No layers, empty or non-square matrices, layers of different sizes, a dtype that is not real, NaN, infinite
-            or negative entries (with the place of the first).
+            No layers, empty or non-square matrices, layers of different sizes, several texts of which none is chosen, a
+            dtype that is not real, NaN, infinite or negative entries (with the place of the first).
         InvalidArgumentError
-            `residual` outside 0..1, unknown `heads` or `calibration`, counts in `visible` that cannot be, `keep` or
-            `below` negative.
+            `residual` outside 0..1, unknown `heads` or `calibration`, counts in `visible` that cannot be, `batch` out
+            of range or of layers that have no such axis, `keep` or `below` negative.
 
         Notes
         -----
@@ -131,7 +136,10 @@ class Network:
         """
         store = _store("dense", keep, below)
         return cls._layered(
-            map(store, matrices.capacities(contributions, residual, heads, calibration, visible, causal=False))
+            map(
+                store,
+                matrices.capacities(contributions, residual, heads, calibration, visible, causal=False, batch=batch),
+            )
         )
 
     @classmethod
@@ -143,6 +151,7 @@ class Network:
         heads: Heads = "mean",
         calibration: Literal["excess"] | None = None,
         visible: Sequence[Any] | None = None,
+        batch: int | None = None,
         storage: Literal["dense", "triangle"] = "dense",
         keep: int | None = None,
         below: float | None = None,
@@ -151,7 +160,7 @@ class Network:
 
         Parameters
         ----------
-        contributions, residual, heads, calibration, visible, keep, below
+        contributions, residual, heads, calibration, visible, batch, keep, below
             As for :meth:`encoder`; nothing may lie above the diagonal.
         storage : "dense" or "triangle"
             How layers are stored where neither `keep` nor `below` is given: whole, without a copy where nothing had to
@@ -186,7 +195,10 @@ class Network:
         """
         store = _store(storage, keep, below)
         return cls._layered(
-            map(store, matrices.capacities(contributions, residual, heads, calibration, visible, causal=True))
+            map(
+                store,
+                matrices.capacities(contributions, residual, heads, calibration, visible, causal=True, batch=batch),
+            )
         )
 
     @classmethod
@@ -201,6 +213,7 @@ class Network:
         calibration: Literal["excess"] | None = None,
         visible: Mapping[str, Any] | Sequence[Any] | None = None,
         kept: Sequence[Any] | None = None,
+        batch: int | None = None,
         merge: Literal["sublayers", "single"] = "sublayers",
         keep: int | None = None,
         below: float | None = None,
@@ -214,7 +227,7 @@ class Network:
             may lie above the diagonal.
         cross : the same, but (m, n) where those have (n, n)
             Attention of each decoder layer's m positions to the encoder's n. Drawn in turn with the decoder's layers.
-        residual, heads, keep, below
+        residual, heads, batch, keep, below
             As for :meth:`encoder`, for all three. Diagonals are never sparse.
         calibration : None or "excess"
             As for :meth:`encoder`, N being the sum of all that a position draws on, divided by the number of positions
@@ -264,7 +277,7 @@ class Network:
                [0.5, 0.5, 0.5, 0. , 0.5]])
         """
         store = _store("dense", keep, below)
-        options = _encoder_decoder.checked(residual, heads, calibration, visible, kept, merge)
+        options = _encoder_decoder.checked(residual, heads, calibration, visible, kept, merge, batch)
         return cls(*_encoder_decoder.wired(encoder, decoder, cross, options, store))
 
     @classmethod

@@ -1,7 +1,8 @@
 """From a model and its inputs to one contribution matrix a layer: the only room that knows torch and transformers.
 
 :func:`attentions` runs the model once, looks at every attention layer while it runs, and reduces each to one matrix a
-text; :func:`contributions` does so with any measure. The heads are reduced block by block of queries, so that the
+text; :func:`contributions` does so with any measure; :func:`from_modules` does it for any torch module, whose attention
+modules it is told. The heads are reduced block by block of queries, so that the
 ``(H, n, n)`` tensor that ``output_attentions=True`` would return is never made. Where to read on:
 
 ``_contributions``  the public functions: check, run, assert, wrap up
@@ -10,6 +11,7 @@ text; :func:`contributions` does so with any measure. The heads are reduced bloc
 ``_inputs``         what the model is run on: what is accepted, what is refused
 ``_interface``      the main path: listening at transformers' attention interface
 ``_hooks``          the fallback: eager weights, caught module by module
+``_modules``        any torch module: hooks on the attention modules that the caller names
 ``_attention``      probabilities of one layer, a block of queries at a time, and the proof that they are the model's
 ``_layers``         which layers ought to report, and the assertion that each did, once and in order
 ``_subblock``       residual, projection and norm around an attention, recognised and proved by numbers
@@ -38,6 +40,7 @@ from attnflow.capture._contributions import attentions, contributions
 from attnflow.capture._generation import decoder_inputs, generate, is_encoder_decoder
 from attnflow.capture._layers import is_causal
 from attnflow.capture._memory import Estimate, estimate
+from attnflow.capture._modules import from_modules
 from attnflow.capture._result import Contributions, Layer
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "contributions",
     "decoder_inputs",
     "estimate",
+    "from_modules",
     "generate",
     "is_causal",
     "is_encoder_decoder",

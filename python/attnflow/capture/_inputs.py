@@ -50,7 +50,8 @@ def text_configuration(model: nn.Module) -> Any:
     config = getattr(model, "config", None)
     if config is None:
         raise InvalidArgumentError(
-            f"model must be a transformers model with a .config, got {type(model).__module__}.{type(model).__name__}"
+            f"model must be a transformers model with a .config, got {type(model).__module__}.{type(model).__name__}; "
+            "attnflow.capture.from_modules captures any torch module whose attention modules are named"
         )
     try:
         return config.get_text_config()

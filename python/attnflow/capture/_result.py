@@ -44,7 +44,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What every layer's positions draw from each other: the result of :func:`attentions` and :func:`contributions`.
+    """What every layer's positions draw from each other: the result of every capture.
 
     Attributes
     ----------
@@ -54,9 +54,9 @@ class Contributions:
         Name of the measure.
     holds_residual : bool
         Whether the matrices count what a position keeps of itself, so that a network must add no residual.
-    path : {"interface", "hooks"}
-        How they were captured: listening at transformers' attention interface, or catching weights that eager modules
-        return.
+    path : {"interface", "hooks", "modules"}
+        How they were captured: listening at transformers' attention interface, catching weights that eager modules
+        return, or asking the modules that :func:`from_modules` was told of.
     logits : torch.Tensor or None
         float32, as the model returned them: ``(batch, n, vocabulary)`` of a language model; None for a model without a
         head.
@@ -67,7 +67,7 @@ class Contributions:
     layers: tuple[Layer, ...]
     measure: str
     holds_residual: bool
-    path: Literal["interface", "hooks"]
+    path: Literal["interface", "hooks", "modules"]
     logits: Tensor | None
     real: Mapping[Literal["encoder", "decoder"], Tensor] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
 from attnflow.errors import AttnflowError, CaptureError, InvalidArgumentError
 
-__all__ = ["Objective", "Progress", "Run"]
+__all__ = ["Objective", "Progress", "Run", "verify_shapes"]
 
 Progress = Callable[[int, int], object]
 Objective = Callable[[Any], Tensor]
@@ -170,7 +170,7 @@ class Run:
             # What was put into files is not to be carried back.
             matrix = one.matrix if self.spill is not None else one.matrix.to(self.inputs.device)
             layers.append(Layer(name, stack, matrix, kept, visible))
-        _verify_shapes(layers)
+        verify_shapes(layers)
         return tuple(layers)
 
     def _with_gradients(self, outputs: Any) -> Any:
@@ -273,7 +273,7 @@ def _joined_if_any(parts: Sequence[Tensor | None]) -> Tensor | None:
     return _joined(present) if len(present) == len(parts) else None
 
 
-def _verify_shapes(layers: Sequence[Layer]) -> None:
+def verify_shapes(layers: Sequence[Layer]) -> None:
     """Assert that layers of one stack are over the same positions: pooled or shifted ones make no network."""
     n = {layer.stack: layer.matrix.shape[-1] for layer in reversed(layers) if layer.stack != "cross"}
     for layer in layers:
