@@ -157,7 +157,7 @@ def _verify_chat(tokenizer: Any, messages: Any, ids: list[int]) -> None:
 
 def with_output(reading: Reading, tokenizer: Any, said: Sequence[int]) -> Reading:
     """A decoder's text followed by what it said, whose last token it does not read again."""
-    shown = _decoded(reading, tokenizer, said[:-1], reading.text)
+    shown = _decoded(reading, tokenizer, said[:-1], reading.text, reading.ids[-1:])
     return replace(
         reading,
         text=shown.text,
@@ -188,30 +188,39 @@ def with_target(reading: Reading, tokenizer: Any, decoder_ids: Sequence[int], sa
     )
 
 
-def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str) -> Reading:
-    """Tokens as they continue a text, with their places in it."""
+def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str, before: Sequence[int] = ()) -> Reading:
+    """Tokens as they continue a text, with their places in it.
+
+    Many tokenizers write no blank before the first token they are given: with what stands `before` it is not the first.
+    """
     hidden = set(getattr(tokenizer, "all_special_ids", ()))
+
+    def decoded(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     offsets: list[tuple[int, int] | None] = []
-    spoken: list[int] = []
-    so_far = ""
+    spoken = list(before)
+    so_far = decoded(spoken) if spoken else ""
+    given = len(so_far)
     for token in ids:
         if token in hidden:
             offsets.append(None)
             continue
         spoken.append(token)
-        longer = str(tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        longer = decoded(spoken)
         # Half a character is shown as a mark that the rest of it replaces.
         same = next(
             (i for i, (a, b) in enumerate(zip(so_far, longer, strict=False)) if a != b), min(len(so_far), len(longer))
         )
-        offsets.append((len(text) + same, len(text) + len(longer)) if len(longer) > same else None)
+        same = max(same, given)
+        offsets.append((len(text) + same - given, len(text) + len(longer) - given) if len(longer) > same else None)
         so_far = longer
-    end = len(text) + len(so_far)
+    text += so_far[given:]
     return replace(
         reading,
-        text=text + so_far,
+        text=text,
         tokens=tuple(str(tokenizer.decode([token])) for token in ids),
-        offsets=tuple(None if span is None else (min(span[0], end), min(span[1], end)) for span in offsets),
+        offsets=tuple(None if span is None else (min(span[0], len(text)), min(span[1], len(text))) for span in offsets),
         special=tuple(token in hidden for token in ids),
     )
 

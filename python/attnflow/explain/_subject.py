@@ -118,11 +118,12 @@ def _continuation(tokenizer: Any, reading: Reading, text: str) -> list[int]:
     """The tokens that a text is continued by, as the tokenizer would have cut the whole where that agrees."""
     validated(text)
     whole = [int(token) for token in tokenizer(reading.text + text, add_special_tokens=False)["input_ids"]]
-    given = list(reading.ids)
-    for head in range(len(given)):  # special tokens in front, which the whole lacks
-        rest = given[head:]
+    for head in range(len(reading.ids)):
+        rest = list(reading.ids[head:])
         if whole[: len(rest)] == rest and len(whole) > len(rest):
             return whole[len(rest) :]
+        if not reading.special[head]:  # those in front are what the whole lacks, and no others
+            break
     own = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     if not own:
         raise InvalidArgumentError(f"continuation={text!r} holds no token")
