@@ -180,6 +180,8 @@ def test_steps(decoder: Any, plain: Any, steps: Any, chosen: list[int]) -> None:
     assert result.targets == tuple((N + step,) for step in chosen)
     assert np.array_equal(result.values, whole.values[chosen][:, : result.players.size])
     assert result.players.tolist() == list(range(1, N + 1 + max(chosen)))
+    once = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=iter(chosen), sources=iter([1, 2]))
+    assert np.array_equal(once.values, whole.values[chosen][:, :2])
 
 
 @pytest.mark.parametrize("continuation", ["mat and run", " mat and run"])

@@ -138,7 +138,7 @@ def read_text(tokenizer: Any, text: Any, causal: bool, start_token: Literal["aut
 def _rendered(tokenizer: Any, messages: Any) -> str:
     try:
         return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
-    except (AttributeError, ValueError) as error:
+    except Exception as error:  # a template is a program, which raises what it likes
         raise InvalidArgumentError(
             f"the text is a conversation, and {type(tokenizer).__name__} has no chat template for it: {error}"
         ) from error
@@ -234,6 +234,11 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
         arrays = dict(given)
     else:
         main = getattr(model, "main_input_name", "")
+        if main == "input_ids":
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads text: a str or a conversation is needed, messages with a role each, got "
+                f"{type(given).__name__} {short(repr(given))}"
+            )
         part = getattr(processor, "image_processor", None) or getattr(processor, "feature_extractor", None) or processor
         if not callable(part):
             raise InvalidArgumentError(
