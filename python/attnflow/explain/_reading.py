@@ -232,6 +232,8 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
     """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
     if isinstance(given, Mapping):
         arrays = dict(given)
+        if not arrays:
+            raise InvalidArgumentError(f"text is an empty mapping: what {type(model).__name__} reads is needed")
     else:
         main = getattr(model, "main_input_name", "")
         if main == "input_ids":
@@ -250,13 +252,24 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
         else:
             rate = {"sampling_rate": part.sampling_rate} if hasattr(part, "sampling_rate") else {}
             arrays = dict(part(given, return_tensors="pt", **rate))
+    shape = getattr(arrays.get(getattr(model, "main_input_name", "")), "shape", (1,))
+    if len(shape) > 0 and shape[0] != 1:
+        raise InvalidArgumentError(
+            f"{model.main_input_name} of shape {tuple(shape)} hold {shape[0]}, and one is explained at a time: pass "
+            "several in a list, each on its own"
+        )
     return Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)
 
 
 def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
     pixels = reading.arrays.get("pixel_values")
-    grid, leading = (Grid(0, (n,)), 0) if pixels is None else _patches(model, tuple(pixels.shape), n)
+    grid: Grid | None = None
+    leading = 0
+    if pixels is not None:
+        grid, leading = _patches(model, tuple(pixels.shape), n)
+    elif "input_ids" not in reading.arrays:
+        grid = Grid(0, (n,))
     if grid is None:
         names = [f"position {index}" for index in range(n)]
     elif len(grid.shape) == 1:
