@@ -76,7 +76,7 @@ def build(name: str, options: dict[str, Any], config: str | None = None, **more:
     torch.manual_seed(0)
     family = name.removesuffix("ForCausalLM").removesuffix("Model").removesuffix("ForMaskedLM")
     family = family.removesuffix("ForTokenClassification").removesuffix("LMHead")
-    made = getattr(transformers, config or f"{family}Config")(vocab_size=len(VOCABULARY), **options, **more)
+    made = getattr(transformers, config or f"{family}Config")(vocab_size=len(VOCABULARY), **{**options, **more})
     return sharpened(getattr(transformers, name)(made))
 
 
