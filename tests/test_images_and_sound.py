@@ -72,9 +72,8 @@ class Processor:
 
     def __init__(self) -> None:
         self.tokenizer = two_sided()
-        self.feature_extractor = transformers.WhisperFeatureExtractor(
-            feature_size=8, chunk_length=1, sampling_rate=160, hop_length=6, n_fft=32
-        )
+        # One second, in 24 pieces.
+        self.feature_extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1, hop_length=666)
 
 
 # --- Images ----------------------------------------------------------------------------------------------------------
@@ -282,10 +281,10 @@ def test_what_was_heard() -> None:
 def test_what_is_heard_is_written_down() -> None:
     model, processor = whisper(), Processor()
     model.generation_config.no_timestamps_token_id = 6
-    sound = np.random.default_rng(1).standard_normal(160).astype(np.float32)
+    sound = np.random.default_rng(1).standard_normal(9000).astype(np.float32)
     options = {"max_new_tokens": 3, "min_new_tokens": 3}
     result = attnflow.explain(model, processor, sound, generate=options, measure="attention")
-    given = processor.feature_extractor(sound, sampling_rate=160, return_tensors="pt")
+    given = processor.feature_extractor(sound, sampling_rate=16000, return_tensors="pt")
     model_said = [token for token, _ in result.predictions]
     expected = attnflow.explain(model, processor, dict(given), generate=options, measure="attention")
     assert [token for token, _ in expected.predictions] == model_said
@@ -328,11 +327,11 @@ def test_progress_comes_from_images_and_sound() -> None:
         (
             np.zeros((12, 12, 3)),
             {},
-            "reads pixel_values, and to make them of ndarray its processor is needed.*NoneType",
+            "to make them of ndarray its processor is needed.*NoneType",
         ),
         ({}, {}, "empty mapping"),
         ({"pixel_values": torch.zeros(2, 3, 12, 12)}, {}, r"pixel_values of shape \(2, 3, 12, 12\) hold 2.*in a list"),
-        ({"sound": torch.zeros(1, 3)}, {}, "ViTModel does not read 'sound'"),
+        ({"sound": torch.zeros(1, 3)}, {}, "ViTModel reads pixel_values, and the mapping holds sound"),
         (pixels(), {"target": "cat"}, "target 'cat' is not in the text"),
         (pixels(), {"target": 10}, r"target is 10, but the input has 10 positions: 0 \.\.\. 9"),
         (pixels(), {"sources": [10]}, r"sources\[0\] is 10, but the input has 10 positions"),
@@ -356,7 +355,7 @@ def test_what_is_no_image_is_refused(text: Any, options: dict[str, Any], message
 
 def test_what_is_heard_needs_a_tokenizer_and_no_text() -> None:
     model = whisper()
-    with pytest.raises(InvalidArgumentError, match="tokenizer must be a tokenizer.*None"):
+    with pytest.raises(InvalidArgumentError, match=r"tokenizer must be a tokenizer.*None"):
         attnflow.explain(model, None, spectrogram(), target="a dog")
     with pytest.raises(InvalidArgumentError, match=r"WhisperFor\w+ reads input_features"):
         attnflow.explain(model, Processor(), "the cat", target="a dog")
@@ -395,8 +394,12 @@ def test_token_ids_without_a_tokenizer_have_no_names() -> None:
     layers = matrices(contributions(model, [2, 7, 8, 9], measure="alti"))
     expected = Network.decoder(layers, residual=0.0, calibration="excess").source_flows(-1).values
     assert np.array_equal(result.values, expected)
-    with pytest.raises(InvalidArgumentError, match=r"input_ids of shape \(2, 3\) hold 2"):
-        attnflow.explain(model, None, {"input_ids": torch.ones(2, 3).long()})
+    for several in (torch.ones(2, 3).long(), [[2, 7, 8], [2, 9, 7]], np.ones((2, 3), dtype=int)):
+        with pytest.raises(InvalidArgumentError, match=r"input_ids of shape \(2, 3\) hold 2"):
+            attnflow.explain(model, None, {"input_ids": several})
+    with pytest.raises(InvalidArgumentError, match="all of one length"):
+        attnflow.explain(model, None, {"input_ids": [[2, 7], [8]]})
+    assert np.array_equal(attnflow.explain(model, None, {"input_ids": [2, 7, 8, 9]}).values, expected)
     encoder = attnflow.explain(build("BertModel", LONG), bert_like(), {"input_ids": torch.tensor([[5, 6, 7]])})
     assert encoder.target_label == "mean over 3 positions"
     two = attnflow.explain(bart(), two_sided(), {"input_ids": torch.tensor([[5, 6, 7]])}, target="a dog")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from .._positions import is_many
 from ..attribution import Grid
 from ..errors import InvalidArgumentError
 
 __all__ = [
+    "NO_TEXT",
     "Reading",
     "is_chat",
     "located",
@@ -21,6 +25,9 @@ __all__ = [
     "with_output",
     "with_target",
 ]
+
+# What models that read no text call their main input.
+NO_TEXT = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values")
 
 
 @dataclass(frozen=True)
@@ -230,12 +237,16 @@ def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str, be
 
 def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
     """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
+    main = getattr(model, "main_input_name", "")
     if isinstance(given, Mapping):
         arrays = dict(given)
         if not arrays:
             raise InvalidArgumentError(f"text is an empty mapping: what {type(model).__name__} reads is needed")
+        if main in NO_TEXT and main not in arrays:
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads {main}, and the mapping holds {', '.join(map(str, arrays))}"
+            )
     else:
-        main = getattr(model, "main_input_name", "")
         if main == "input_ids":
             raise InvalidArgumentError(
                 f"{type(model).__name__} reads text: a str or a conversation is needed, messages with a role each, got "
@@ -252,10 +263,12 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
         else:
             rate = {"sampling_rate": part.sampling_rate} if hasattr(part, "sampling_rate") else {}
             arrays = dict(part(given, return_tensors="pt", **rate))
-    shape = getattr(arrays.get(getattr(model, "main_input_name", "")), "shape", (1,))
-    if len(shape) > 0 and shape[0] != 1:
+    shape: tuple[int, ...] = ()
+    with suppress(ValueError):  # of rows of several lengths, which the capture refuses
+        shape = tuple(np.shape(arrays.get(main, 0)))
+    if len(shape) > 1 and shape[0] != 1:
         raise InvalidArgumentError(
-            f"{model.main_input_name} of shape {tuple(shape)} hold {shape[0]}, and one is explained at a time: pass "
+            f"{main} of shape {tuple(shape)} hold {shape[0]}, and one is explained at a time: pass "
             "several in a list, each on its own"
         )
     return Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)

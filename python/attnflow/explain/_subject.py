@@ -11,12 +11,9 @@ from .._positions import is_many
 from ..errors import InvalidArgumentError
 from . import _plan
 from ._plan import Plan
-from ._reading import Reading, is_chat, read_arrays, read_text, short, text_part, with_output, with_target
+from ._reading import NO_TEXT, Reading, is_chat, read_arrays, read_text, short, text_part, with_output, with_target
 
 __all__ = ["Request", "is_text", "named", "planned", "read", "validated"]
-
-# What models that read no text call their main input.
-_OF_NO_TEXT = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def read(capture: ModuleType, model: Any, processor: Any, given: Any, request: R
     tokenizer = text_part(processor)
     if is_text(given):
         main = getattr(model, "main_input_name", "input_ids")
-        if main in _OF_NO_TEXT:
+        if main in NO_TEXT:
             raise InvalidArgumentError(
                 f"{type(model).__name__} reads {main}: an image or a recording is needed, as its processor takes or "
                 f"returns them, got {named(given)}"
