@@ -1,4 +1,4 @@
-"""What cannot be explained, parameter by parameter: errors name the value and the rule, and the model stays the same."""
+"""What cannot be explained, parameter by parameter: the value and the rule are named, and the model is as before."""
 
 from __future__ import annotations
 
