@@ -84,7 +84,8 @@ def test_a_conversation_equals_its_text_written_out(decoder: Any) -> None:
 
 def test_a_tuple_of_messages_and_a_single_one(decoder: Any) -> None:
     result = attnflow.explain(decoder, chatting(), tuple(MESSAGES))
-    assert result == attnflow.explain(decoder, chatting(), MESSAGES) or result.tokens == tuple(TOKENS)
+    assert result.tokens == tuple(TOKENS)
+    assert np.array_equal(result.values, attnflow.explain(decoder, chatting(), MESSAGES).values)
     one = attnflow.explain(decoder, chatting(), MESSAGES[1:])
     assert one.tokens == ("<s>", "a", ",", "the", "cat", "saw", "the", "dog", "</s>", "and", ",")
 

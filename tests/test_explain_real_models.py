@@ -167,5 +167,11 @@ def test_whisper_writes_down_what_it_hears() -> None:
     assert result.tokens[1500:] == ("<|startoftranscript|>", "<|notimestamps|>", " M", "mm")
     assert result.sink_labels == ("step 1: ' M'", "step 3: '...'")
     assert result.text == " Mmm"
+    forced = attnflow.explain(
+        model, processor, tone, target=" Mmm...", measure="attention", sources=range(0, 1500, 25), steps=-2
+    )
+    assert forced.tokens == (*result.tokens, "...")
+    assert forced.prediction == result.predictions[1]
+    np.testing.assert_allclose(forced.values[0], result.values[1], atol=1e-6)
     assert result.values.max() > 0
     assert result.verified
