@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import SIZE, TEXT, VOCABULARY, N, bert_like, build, matrices, plain, tokenizer
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 import attnflow  # noqa: E402
 from attnflow import Network  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
@@ -20,63 +20,14 @@ from attnflow.errors import (  # noqa: E402
 )
 
 
-def matrices(captured: Any) -> list[Any]:
-    """The (n, n) matrices of one text."""
-    return [layer.matrix[0] for layer in captured.layers]
+@pytest.fixture(name="plain")
+def _plain() -> Any:
+    return plain()
 
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "run", "fast", "over", "hill", ",", "."]
-SPECIAL = ["[PAD]", "[UNK]", "<s>", "</s>", "[CLS]", "[SEP]", "[MASK]"]
-VOCABULARY = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
-TEXT = "the cat sat on the mat and saw a dog"
-N = len(TEXT.split())
-
-
-def tokenizer(template: str | None = None, **special: str) -> Any:
-    """A fast tokenizer of whole words, made in memory."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if template is not None:
-        names = [name for name in template.split() if name != "$A"]
-        words.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=[(name, VOCABULARY[name]) for name in names]
-        )
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", **special)
-
-
-@pytest.fixture
-def plain() -> Any:
-    """Has a bos, adds nothing."""
-    return tokenizer(bos_token="<s>", eos_token="</s>")
-
-
-@pytest.fixture
-def bert_like() -> Any:
-    """Puts a class token first and a separator last."""
-    return tokenizer("[CLS] $A [SEP]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
-
-
-SIZE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
-
-
-def sharpened(model: Any) -> Any:
-    """Weights large enough for attention to differ from place to place, the same at every call."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for _, parameter in sorted(model.named_parameters()):
-            if parameter.ndim > 1:
-                parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
-
-
-def build(name: str, options: dict[str, Any], config: str | None = None) -> Any:
-    torch.manual_seed(0)
-    family = name.removesuffix("ForCausalLM").removesuffix("Model").removesuffix("ForMaskedLM")
-    family = family.removesuffix("ForTokenClassification").removesuffix("LMHead")
-    made = getattr(transformers, config or f"{family}Config")(vocab_size=len(VOCABULARY), **options)
-    return sharpened(getattr(transformers, name)(made))
+@pytest.fixture(name="bert_like")
+def _bert_like() -> Any:
+    return bert_like()
 
 
 @pytest.fixture

@@ -12,15 +12,6 @@ pytest.importorskip("transformers")
 from families import LENGTH, VOCABULARY  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Tiny products are slower on many threads, and other work shares the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def ids() -> Any:
     """One text of :data:`LENGTH` tokens, none of them special: (1, n)."""

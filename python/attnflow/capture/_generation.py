@@ -79,10 +79,15 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
     prepared = prepare(model, inputs)
     if prepared.batch != 1:
         raise InvalidArgumentError(f"one text is answered at a time, and inputs hold {prepared.batch}")
-    configured: Any = getattr(model, "generation_config", None)
-    ends = options.get("eos_token_id", getattr(configured, "eos_token_id", None))
+    own = options.get("generation_config")  # what it leaves open is as the model has it
+
+    def configured(name: str) -> Any:
+        found = (getattr(one, name, None) for one in (own, getattr(model, "generation_config", None)))
+        return next((value for value in found if value is not None), None)
+
+    ends = options["eos_token_id"] if "eos_token_id" in options else configured("eos_token_id")
     ends = {int(end) for end in (ends if isinstance(ends, Sequence) else [ends]) if end is not None}
-    if ends and getattr(configured, "pad_token_id", None) is None:
+    if ends and own is None and configured("pad_token_id") is None:
         options.setdefault("pad_token_id", min(ends))  # as generate would, which says so every time
     prompts: list[list[int]] = []
 

@@ -75,6 +75,13 @@ def context_length(model: nn.Module) -> int | None:
     return min(limits, default=None)
 
 
+def _decoder_length(model: nn.Module) -> int | None:
+    """The most tokens that a decoder behind an encoder accepts, or None if it states no limit."""
+    config = text_configuration(model)
+    stated = (getattr(config, name, None) for name in ("max_target_positions", "max_position_embeddings"))
+    return next((limit for limit in stated if isinstance(limit, int) and limit > 0), None)
+
+
 def prepare(model: nn.Module, inputs: Any) -> Inputs:
     """Check the inputs and bring them to the model's device."""
     if not isinstance(inputs, Mapping):
@@ -167,10 +174,12 @@ def _check_ids(model: nn.Module, ids: Tensor, name: str, mask: Tensor | None, ma
                 raise InvalidArgumentError(
                     f"{mask_name}[{text}] is zero everywhere: all {ids.shape[1]} tokens are padding"
                 )
-    limit = context_length(model)
-    if limit is not None and name == "input_ids" and ids.shape[1] > limit:
+    own = name == "input_ids"
+    limit = context_length(model) if own else _decoder_length(model)
+    if limit is not None and ids.shape[1] > limit:
         raise InvalidArgumentError(
-            f"the text has {ids.shape[1]} tokens, and the model's context holds {limit}: shorten or split it"
+            f"the text {'' if own else 'of the decoder '}has {ids.shape[1]} tokens, and the model's context holds "
+            f"{limit}: shorten or split it"
         )
     part: Any = model
     if name == "decoder_input_ids":

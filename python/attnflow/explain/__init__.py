@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,7 @@ from ..network import Network
 from . import _networks, _outcome
 from ._clock import Clock, Progress
 from ._networks import Method
-from ._plan import Plan, Sources, Target
+from ._plan import Plan, Sources, Target, steps_of
 from ._reading import Reading, located, text_part
 from ._subject import Request, is_text, named, planned, read, validated
 
@@ -186,8 +187,7 @@ def explain(
     """
     if not callable(getattr(model, "named_modules", None)):
         raise InvalidArgumentError(f"model must be a model of transformers, already loaded, got {named(model)}")
-    if text is None or isinstance(text, bytes | int | float):
-        raise InvalidArgumentError(f"text must be a str, a conversation, an image or a recording, got {named(text)}")
+    validated(text)
     if not (isinstance(start_token, bool) or (isinstance(start_token, str) and start_token == "auto")):
         raise InvalidArgumentError(f"start_token must be 'auto', True or False, got {start_token!r}")
     if not (generate is None or isinstance(generate, bool | Mapping)):
@@ -277,25 +277,24 @@ class _Work:
 
     def explained(self, given: list[Any], batch_size: int) -> list[Attribution]:
         """A result a text."""
-        for one in given:
-            validated(one)
+        for index, one in enumerate(given):
+            with _told(index, len(given)):
+                validated(one)
         results: list[Attribution] = []
         # Images and recordings may differ in their shapes, and there is no padding them.
         size = batch_size if all(is_text(one) for one in given) and not self.by_gradient else 1
         for start in range(0, len(given), size):
-            results += self._batch(given[start : start + size])
+            results += self._batch(given[start : start + size], start, len(given))
         return results
 
-    def _batch(self, given: list[Any]) -> list[Attribution]:
+    def _batch(self, given: list[Any], start: int, count: int) -> list[Attribution]:
         clock = Clock({}, self.progress)
         with clock.stage("capture") as step:
             for _ in range(2):
-                readings = [
-                    read(self.capture, self.model, self.processor, one, self.request, self.causal) for one in given
-                ]
-                for reading in readings:
-                    if reading.tokens and not reading.arrays:
-                        planned(reading, self.tokenizer, self.request, self.causal)  # what is wrong is said at once
+                readings = []
+                for index, one in enumerate(given, start):
+                    with _told(index, count):
+                        readings.append(self._read(one))
                 captured = self._captured(readings, step)
                 kind = captured[0].kind
                 if kind == "encoder-decoder" or (kind == "decoder") == self.causal:
@@ -305,7 +304,19 @@ class _Work:
         shared = {stage: seconds / len(given) for stage, seconds in clock.timings.items()}
         parts = [[one.of_text(text) for one in captured] for text in range(len(readings))]
         del captured  # what each result takes from its part is not held elsewhere
-        return [self._result(reading, parts.pop(0), shared) for reading in readings]
+        results = []
+        for text, reading in enumerate(readings):
+            with _told(start + text, count):
+                results.append(self._result(reading, parts.pop(0), shared))
+        return results
+
+    def _read(self, given: Any) -> Reading:
+        """What the model reads of one text; what is wrong with it is said at once."""
+        reading = read(self.capture, self.model, self.processor, given, self.request, self.causal)
+        if not reading.arrays:
+            planned(reading, self.tokenizer, self.request, self.causal)
+            self.capture.estimate(self.model, _together([reading]))  # refuses what the model cannot read
+        return reading
 
     def _captured(self, readings: Sequence[Reading], step: Any) -> list[Contributions]:
         """What was captured of these texts: once, or where gradients are taken of each sink's own output, a sink."""
@@ -320,11 +331,18 @@ class _Work:
         if not self.by_gradient:
             return [run()]
         (reading,) = readings
-        sinks: Sequence[tuple[int, ...]] = [(0,)]
-        if reading.tokens:
+        sinks: Sequence[tuple[int, ...] | Callable[[int], tuple[int, ...]]]
+        if reading.said:
+            sinks = steps_of(reading, self.request.steps)
+        elif reading.tokens:
             sinks = planned(reading, self.tokenizer, self.request, self.causal).sinks
-        if reading.arrays:  # the encoder's positions, not yet known, come before what was said
-            reading = replace(reading, n_source=0)
+        else:
+
+            def found(n: int) -> tuple[int, ...]:
+                known = located(reading, self.model, n)
+                return planned(known, self.tokenizer, self.request, self.causal).sinks[0]
+
+            sinks = [found]
         return [run(_outcome.objective(self.objective, self.tokenizer, reading, sink)) for sink in sinks]
 
     def _result(self, reading: Reading, captures: list[Contributions], timings: Mapping[str, float]) -> Attribution:
@@ -418,6 +436,17 @@ class _Work:
         if reading.n_source:
             options["merge"] = self.method.merge
         return options
+
+
+@contextmanager
+def _told(index: int, count: int) -> Iterator[None]:
+    """Which of several texts an error is about."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        if count == 1:
+            raise
+        raise InvalidArgumentError(f"text[{index}]: {error}") from error
 
 
 def _together(readings: Sequence[Reading]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,18 +148,20 @@ def receptive_fields(captured: Contributions, reading: Reading, plan: Plan) -> N
     for column, player in enumerate(plan.players):
         mine = captured.stack("encoder" if not causal or player < n_source else "decoder")[0]
         n = mine.matrix.shape[-1]
-        at = player if player < n_source or not n_source else player - n_source
-        seen = _seen_by(at, n, None if mine.visible is None else mine.visible.tolist(), causal and player >= n_source)
+        counts = None if mine.visible is None else np.asarray(mine.visible.tolist())
+        if not causal or player < n_source:
+            # Windows of an encoder reach as far ahead as back: a position is seen by as many as it sees.
+            fields[:, column] = n if counts is None else max(1, int(counts[player]))
+            continue
+        at = player - n_source
+        seen = _seen_by(at, n, counts)
         for row, sink in enumerate(plan.sinks):
-            last = n if player < n_source or not causal else max(sink) - n_source + 1
-            fields[row, column] = max(1, int(np.count_nonzero(seen[:last])))
+            fields[row, column] = max(1, int(np.count_nonzero(seen[: max(sink) - n_source + 1])))
     return fields
 
 
-def _seen_by(at: int, n: int, visible: Sequence[int] | None, causal: bool) -> NDArray[Any]:
-    """Which positions attend to position `at`; a causal one's window reaches back from itself."""
+def _seen_by(at: int, n: int, visible: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Which positions of a decoder attend to position `at`; a window reaches back from its own."""
     positions = np.arange(n)
-    if not causal:
-        return np.ones(n, dtype=bool)
-    reach = positions + 1 if visible is None else np.asarray(visible)
+    reach = positions + 1 if visible is None else visible
     return np.asarray((positions >= at) & (positions - reach < at))

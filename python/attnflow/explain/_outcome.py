@@ -83,7 +83,9 @@ def picture(
     return tuple(pairs) or None
 
 
-def objective(asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...]) -> Callable[[Any], Any]:
+def objective(
+    asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...] | Callable[[int], tuple[int, ...]]
+) -> Callable[[Any], Any]:
     """What gradients are taken of, as a function of the model's output: a logit, or the difference of two.
 
     Parameters
@@ -92,7 +94,8 @@ def objective(asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...
         None for the token that was said or else has the highest logit; a token or class, by number or text; two of
         these for their difference; or the function itself.
     sink
-        Positions of the sink: the last one's logits are meant, unless the model has one row of them.
+        Positions of the sink: the last one's logits are meant, unless the model has one row of them. Where they are not
+        known before the model has run, a function of how many there are.
     """
     if callable(asked):
         return asked  # type: ignore[no-any-return]
@@ -108,9 +111,12 @@ def objective(asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...
                 f"{type(outputs).__name__} has no logits that could be derived: take a model with a head, or give an "
                 "objective, a function of the model's output"
             )
-        position = max(sink) - reading.n_source
-        row = logits[0] if logits.ndim == 2 else logits[0, position]
-        said = reading.said[max(sink) - reading.first] if reading.said else int(row.argmax())
+        if logits.ndim == 2:
+            row, last = logits[0], reading.first
+        else:
+            last = max(sink(logits.shape[1]) if callable(sink) else sink)
+            row = logits[0, last - reading.n_source]
+        said = reading.said[last - reading.first] if reading.said else int(row.argmax())
         tokens = [said if one is None else one for one in wanted]
         for token in tokens:
             if not -len(row) <= token < len(row):
@@ -123,6 +129,10 @@ def objective(asked: Any, tokenizer: Any, reading: Reading, sink: tuple[int, ...
 def _token(asked: Any, tokenizer: Any) -> int:
     if not isinstance(asked, str):
         return integer(asked, "objective")
+    if not callable(tokenizer) or not callable(getattr(tokenizer, "decode", None)):
+        raise InvalidArgumentError(
+            f"objective {asked!r} is text, and there is no tokenizer to read it: name a token or a class by its number"
+        )
     ids = [int(token) for token in tokenizer(asked, add_special_tokens=False)["input_ids"]]
     if len(ids) != 1:
         raise InvalidArgumentError(

@@ -10,7 +10,7 @@ from .._positions import as_position, distinct, is_many
 from ..errors import InvalidArgumentError
 from ._reading import Reading, short
 
-__all__ = ["Plan", "Sources", "Target", "of_answer", "of_text"]
+__all__ = ["Plan", "Sources", "Target", "of_answer", "of_text", "steps_of"]
 
 Target = int | str | Sequence[int] | None
 Sources = Literal["all", "source", "decoder"] | Iterable[int] | None
@@ -49,14 +49,8 @@ def of_text(reading: Reading, target: Target, sources: Sources, causal: bool) ->
 
 def of_answer(reading: Reading, steps: Any, sources: Sources, chain: bool, said: Sequence[str]) -> Plan:
     """What is explained of an answer: its steps, each at the position that said it."""
-    count = len(reading.said)
-    if steps is None:
-        chosen = list(range(count))
-    elif is_many(steps):
-        chosen = distinct(steps, "steps", count, "the answer", "step")
-    else:
-        chosen = [as_position(steps, "steps", count, "the answer", "step")]
-    sinks = tuple((reading.first + step,) for step in chosen)
+    sinks = steps_of(reading, steps)
+    chosen = [position - reading.first for (position,) in sinks]
     given = reading.first + 1  # an encoder's tokens and what an answer starts from, or a prompt
     if sources is None:
         last = max(max(sink) for sink in sinks)
@@ -75,6 +69,18 @@ def of_answer(reading: Reading, steps: Any, sources: Sources, chain: bool, said:
     labels = tuple(said[step] for step in chosen)
     label = f"step {chosen[0] + 1}: {labels[0]!r}" if len(labels) == 1 else f"{len(labels)} steps of the answer"
     return Plan(tuple(players), sinks, label, labels=labels)
+
+
+def steps_of(reading: Reading, steps: Any) -> tuple[tuple[int], ...]:
+    """The positions that said the chosen steps of an answer, a sink each."""
+    count = len(reading.said)
+    if steps is None:
+        chosen = list(range(count))
+    elif is_many(steps):
+        chosen = distinct(steps, "steps", count, "the answer", "step")
+    else:
+        chosen = [as_position(steps, "steps", count, "the answer", "step")]
+    return tuple((reading.first + step,) for step in chosen)
 
 
 def _players(reading: Reading, sources: Sources) -> list[int]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from .._positions import is_many
 from ..attribution import Grid
 from ..errors import InvalidArgumentError
 
 __all__ = [
+    "NO_TEXT",
     "Reading",
     "is_chat",
     "located",
@@ -21,6 +25,9 @@ __all__ = [
     "with_output",
     "with_target",
 ]
+
+# What models that read no text call their main input.
+NO_TEXT = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values")
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def read_text(tokenizer: Any, text: Any, causal: bool, start_token: Literal["aut
 def _rendered(tokenizer: Any, messages: Any) -> str:
     try:
         return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
-    except (AttributeError, ValueError) as error:
+    except Exception as error:  # a template is a program, which raises what it likes
         raise InvalidArgumentError(
             f"the text is a conversation, and {type(tokenizer).__name__} has no chat template for it: {error}"
         ) from error
@@ -157,7 +164,7 @@ def _verify_chat(tokenizer: Any, messages: Any, ids: list[int]) -> None:
 
 def with_output(reading: Reading, tokenizer: Any, said: Sequence[int]) -> Reading:
     """A decoder's text followed by what it said, whose last token it does not read again."""
-    shown = _decoded(reading, tokenizer, said[:-1], reading.text)
+    shown = _decoded(reading, tokenizer, said[:-1], reading.text, reading.ids[-1:])
     return replace(
         reading,
         text=shown.text,
@@ -188,30 +195,39 @@ def with_target(reading: Reading, tokenizer: Any, decoder_ids: Sequence[int], sa
     )
 
 
-def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str) -> Reading:
-    """Tokens as they continue a text, with their places in it."""
+def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str, before: Sequence[int] = ()) -> Reading:
+    """Tokens as they continue a text, with their places in it.
+
+    Many tokenizers write no blank before the first token they are given: with what stands `before` it is not the first.
+    """
     hidden = set(getattr(tokenizer, "all_special_ids", ()))
+
+    def decoded(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     offsets: list[tuple[int, int] | None] = []
-    spoken: list[int] = []
-    so_far = ""
+    spoken = list(before)
+    so_far = decoded(spoken) if spoken else ""
+    given = len(so_far)
     for token in ids:
         if token in hidden:
             offsets.append(None)
             continue
         spoken.append(token)
-        longer = str(tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        longer = decoded(spoken)
         # Half a character is shown as a mark that the rest of it replaces.
         same = next(
             (i for i, (a, b) in enumerate(zip(so_far, longer, strict=False)) if a != b), min(len(so_far), len(longer))
         )
-        offsets.append((len(text) + same, len(text) + len(longer)) if len(longer) > same else None)
+        same = max(same, given)
+        offsets.append((len(text) + same - given, len(text) + len(longer) - given) if len(longer) > same else None)
         so_far = longer
-    end = len(text) + len(so_far)
+    text += so_far[given:]
     return replace(
         reading,
-        text=text + so_far,
+        text=text,
         tokens=tuple(str(tokenizer.decode([token])) for token in ids),
-        offsets=tuple(None if span is None else (min(span[0], end), min(span[1], end)) for span in offsets),
+        offsets=tuple(None if span is None else (min(span[0], len(text)), min(span[1], len(text))) for span in offsets),
         special=tuple(token in hidden for token in ids),
     )
 
@@ -221,10 +237,21 @@ def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str) ->
 
 def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
     """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
+    main = getattr(model, "main_input_name", "")
     if isinstance(given, Mapping):
         arrays = dict(given)
+        if not arrays:
+            raise InvalidArgumentError(f"text is an empty mapping: what {type(model).__name__} reads is needed")
+        if main in NO_TEXT and main not in arrays:
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads {main}, and the mapping holds {', '.join(map(str, arrays))}"
+            )
     else:
-        main = getattr(model, "main_input_name", "")
+        if main == "input_ids":
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads text: a str or a conversation is needed, messages with a role each, got "
+                f"{type(given).__name__} {short(repr(given))}"
+            )
         part = getattr(processor, "image_processor", None) or getattr(processor, "feature_extractor", None) or processor
         if not callable(part):
             raise InvalidArgumentError(
@@ -236,13 +263,26 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
         else:
             rate = {"sampling_rate": part.sampling_rate} if hasattr(part, "sampling_rate") else {}
             arrays = dict(part(given, return_tensors="pt", **rate))
+    shape: tuple[int, ...] = ()
+    with suppress(ValueError):  # of rows of several lengths, which the capture refuses
+        shape = tuple(np.shape(arrays.get(main, 0)))
+    if len(shape) > 1 and shape[0] != 1:
+        raise InvalidArgumentError(
+            f"{main} of shape {tuple(shape)} hold {shape[0]}, and one is explained at a time: pass "
+            "several in a list, each on its own"
+        )
     return Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)
 
 
 def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
     pixels = reading.arrays.get("pixel_values")
-    grid, leading = (Grid(0, (n,)), 0) if pixels is None else _patches(model, tuple(pixels.shape), n)
+    grid: Grid | None = None
+    leading = 0
+    if pixels is not None:
+        grid, leading = _patches(model, tuple(pixels.shape), n)
+    elif "input_ids" not in reading.arrays:
+        grid = Grid(0, (n,))
     if grid is None:
         names = [f"position {index}" for index in range(n)]
     elif len(grid.shape) == 1:

@@ -11,7 +11,7 @@ from .._positions import is_many
 from ..errors import InvalidArgumentError
 from . import _plan
 from ._plan import Plan
-from ._reading import Reading, is_chat, read_arrays, read_text, short, text_part, with_output, with_target
+from ._reading import NO_TEXT, Reading, is_chat, read_arrays, read_text, short, text_part, with_output, with_target
 
 __all__ = ["Request", "is_text", "named", "planned", "read", "validated"]
 
@@ -44,16 +44,18 @@ def is_text(given: Any) -> bool:
     return isinstance(given, str) or (isinstance(given, list | tuple) and len(given) > 0 and is_chat(given))
 
 
-def validated(text: Any) -> Any:
-    """The text, if it is one that can be read."""
+def validated(text: Any, name: str = "text") -> Any:
+    """What was given, if it can be read."""
+    if text is None or isinstance(text, bytes | int | float):
+        raise InvalidArgumentError(f"{name} must be a str, a conversation, an image or a recording, got {named(text)}")
     if isinstance(text, str):
         if not text:
-            raise InvalidArgumentError("text is empty: there is nothing to explain")
+            raise InvalidArgumentError(f"{name} is empty: there is nothing to explain")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidArgumentError(
-                f"the text holds {text[error.start]!r} at character {error.start}, half of a character: it must be "
+                f"the {name} holds {text[error.start]!r} at character {error.start}, half of a character: it must be "
                 "valid Unicode (was it read with the right encoding?)"
             ) from None
     return text
@@ -64,6 +66,12 @@ def read(capture: ModuleType, model: Any, processor: Any, given: Any, request: R
     two_stacks = capture.is_encoder_decoder(model)
     tokenizer = text_part(processor)
     if is_text(given):
+        main = getattr(model, "main_input_name", "input_ids")
+        if main in NO_TEXT:
+            raise InvalidArgumentError(
+                f"{type(model).__name__} reads {main}: an image or a recording is needed, as its processor takes or "
+                f"returns them, got {named(given)}"
+            )
         _require_tokenizer(tokenizer)
         reading = read_text(tokenizer, given, causal and not two_stacks, request.start_token)
     else:
@@ -104,8 +112,10 @@ def _answered(capture: ModuleType, model: Any, tokenizer: Any, reading: Reading,
         )
     if request.generate not in (None, False):
         raise InvalidArgumentError(f"target={short(request.target)!r} says what is said: leave out generate")
-    validated(request.target)
+    validated(request.target, "target")
     labels = [int(token) for token in tokenizer(text_target=request.target)["input_ids"]]
+    if set(labels) <= set(getattr(tokenizer, "all_special_ids", ())) and not request.target.strip():
+        raise InvalidArgumentError(f"target={request.target!r} holds no token: there is nothing that is to be said")
     return with_target(reading, tokenizer, *capture.decoder_inputs(model, labels))
 
 
@@ -116,13 +126,14 @@ def encoder_inputs(reading: Reading) -> Any:
 
 def _continuation(tokenizer: Any, reading: Reading, text: str) -> list[int]:
     """The tokens that a text is continued by, as the tokenizer would have cut the whole where that agrees."""
-    validated(text)
+    validated(text, "continuation")
     whole = [int(token) for token in tokenizer(reading.text + text, add_special_tokens=False)["input_ids"]]
-    given = list(reading.ids)
-    for head in range(len(given)):  # special tokens in front, which the whole lacks
-        rest = given[head:]
+    for head in range(len(reading.ids)):
+        rest = list(reading.ids[head:])
         if whole[: len(rest)] == rest and len(whole) > len(rest):
             return whole[len(rest) :]
+        if not reading.special[head]:  # those in front are what the whole lacks, and no others
+            break
     own = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     if not own:
         raise InvalidArgumentError(f"continuation={text!r} holds no token")
