@@ -64,7 +64,7 @@ def test_scores_are_the_flows_to_each_position_that_said_something(
 ) -> None:
     model = MODELS[family]()
     result = attnflow.explain(
-        model, plain, TEXT, generate=GREEDY, measure=measure, calibration=calibration, chain=chain
+        model, plain, TEXT, generate=GREEDY, measure=measure, calibration=calibration, chain=chain, start_token=True
     )
     said = said_by(model, PROMPT)
     read = [*PROMPT, *said[:-1]]
@@ -92,7 +92,7 @@ def test_scores_are_the_flows_to_each_position_that_said_something(
 
 
 def test_what_was_said_and_how_likely_it_was(decoder: Any, plain: Any) -> None:
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     said = said_by(decoder, PROMPT)
     with torch.no_grad():
         probabilities = decoder(torch.tensor([[*PROMPT, *said]])).logits[0].softmax(dim=-1)
@@ -102,7 +102,7 @@ def test_what_was_said_and_how_likely_it_was(decoder: Any, plain: Any) -> None:
         assert token == plain.decode([said[step]])
         assert share == pytest.approx(float(probabilities[N + step, said[step]]), abs=1e-6)
         assert share == pytest.approx(float(probabilities[N + step].max()), abs=1e-6)
-    assert result.sink_labels == tuple(f"step {i + 1}: {plain.decode([token])!r}" for i, token in enumerate(said))
+    assert result.sink_labels == tuple(plain.decode([token]) for token in said)
     assert result.target_label == f"{STEPS} steps of the answer"
     words = [plain.decode([token]) for token in said[:-1]]
     assert result.text.startswith(TEXT)
@@ -113,7 +113,7 @@ def test_what_was_said_and_how_likely_it_was(decoder: Any, plain: Any) -> None:
 
 def test_the_answer_stands_apart_from_the_text(decoder: Any, plain: Any) -> None:
     saying = {"logits_processor": [Saying("mat", "and", "run", "fast")], "max_new_tokens": 4}
-    result = attnflow.explain(decoder, plain, "the dog", generate=saying)
+    result = attnflow.explain(decoder, plain, "the dog", generate=saying, start_token=True)
     assert result.text == "the dog mat and run"
     assert result.tokens == ("<s>", "the", "dog", "mat", "and", "run")
     spans = [span for span in result.offsets if span]
@@ -121,7 +121,7 @@ def test_the_answer_stands_apart_from_the_text(decoder: Any, plain: Any) -> None
 
 
 def test_nothing_later_is_seen(decoder: Any, plain: Any) -> None:
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     for step in range(STEPS):
         later = result.players > N + step
         assert (result.values[step, later] == 0).all()
@@ -131,7 +131,7 @@ def test_nothing_later_is_seen(decoder: Any, plain: Any) -> None:
 
 def test_every_step_is_what_the_text_up_to_there_would_have_given(decoder: Any, plain: Any) -> None:
     """An answer's step is the next token of a longer text."""
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     for step in range(STEPS):
         text = " ".join(result.tokens[1 : N + 1 + step])
         alone = attnflow.explain(decoder, plain, text, target=N + step, sources=range(1, N + 1 + step))
@@ -139,8 +139,8 @@ def test_every_step_is_what_the_text_up_to_there_would_have_given(decoder: Any, 
 
 
 def test_a_chain_carries_on_what_was_said_before(decoder: Any, plain: Any) -> None:
-    apart = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
-    chained = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, chain=True)
+    apart = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
+    chained = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, chain=True, start_token=True)
     before = apart.values[:, : chained.players.size]
     np.testing.assert_allclose(chained.values[0], before[0], atol=1e-12)  # nothing had been said yet
     assert (chained.values >= before - 1e-12).all()
@@ -151,12 +151,12 @@ def test_a_chain_carries_on_what_was_said_before(decoder: Any, plain: Any) -> No
 
 
 def test_one_step_has_a_picture_and_a_prediction(decoder: Any, plain: Any) -> None:
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=1)
-    whole = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=1, start_token=True)
+    whole = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     assert whole.predictions is not None
     assert result.prediction == whole.predictions[1]
     assert (result.predictions, result.sink_labels) == (None, None)
-    assert result.target_label == whole.sink_labels[1]
+    assert result.target_label == f"step 2: {whole.sink_labels[1]!r}"
     assert result.players.tolist() == list(range(1, N + 2))
     assert np.array_equal(result.values[0], whole.values[1, : N + 1])
     assert result.flows is not None
@@ -175,12 +175,14 @@ def test_one_step_has_a_picture_and_a_prediction(decoder: Any, plain: Any) -> No
     ],
 )
 def test_steps(decoder: Any, plain: Any, steps: Any, chosen: list[int]) -> None:
-    whole = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=steps)
+    whole = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=steps, start_token=True)
     assert result.targets == tuple((N + step,) for step in chosen)
     assert np.array_equal(result.values, whole.values[chosen][:, : result.players.size])
     assert result.players.tolist() == list(range(1, N + 1 + max(chosen)))
-    once = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=iter(chosen), sources=iter([1, 2]))
+    once = attnflow.explain(
+        decoder, plain, TEXT, generate=GREEDY, steps=iter(chosen), sources=iter([1, 2]), start_token=True
+    )
     assert np.array_equal(once.values, whole.values[chosen][:, :2])
 
 
@@ -190,8 +192,8 @@ def test_a_continuation_is_as_if_it_had_been_generated(
     decoder: Any, plain: Any, continuation: str, chain: bool
 ) -> None:
     saying = {"logits_processor": [Saying("mat", "and", "run")], "max_new_tokens": 3}
-    generated = attnflow.explain(decoder, plain, TEXT, generate=saying, chain=chain)
-    result = attnflow.explain(decoder, plain, TEXT, continuation=continuation, chain=chain)
+    generated = attnflow.explain(decoder, plain, TEXT, generate=saying, chain=chain, start_token=True)
+    result = attnflow.explain(decoder, plain, TEXT, continuation=continuation, chain=chain, start_token=True)
     assert result.tokens == generated.tokens
     assert (result.text, result.offsets) == (generated.text, generated.offsets)
     assert np.array_equal(result.values, generated.values)
@@ -201,9 +203,9 @@ def test_a_continuation_is_as_if_it_had_been_generated(
 
 def test_a_continuation_repeats_nothing_of_the_text(decoder: Any, plain: Any) -> None:
     """The word before the border reads on in the one behind it, so that the whole would be cut in another way."""
-    result = attnflow.explain(decoder, plain, "cat saw cat", continuation="sat on")
+    result = attnflow.explain(decoder, plain, "cat saw cat", continuation="sat on", start_token=True)
     assert result.tokens == ("<s>", "cat", "saw", "cat", "sat")
-    assert [label.split(": ")[1] for label in result.sink_labels] == ["'sat'", "'on'"]
+    assert result.sink_labels == ("sat", "on")
 
 
 def test_a_continuation_is_cut_where_the_tokenizer_cuts_the_whole(decoder: Any) -> None:
@@ -216,7 +218,7 @@ def test_a_continuation_is_cut_where_the_tokenizer_cuts_the_whole(decoder: Any) 
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
     bytes_ = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="[UNK]")
-    result = attnflow.explain(decoder, bytes_, "the", continuation=" cat sat")
+    result = attnflow.explain(decoder, bytes_, "the", continuation=" cat sat", start_token=True)
     assert result.tokens == ("<s>", "the", " cat")
     assert result.text == "the cat"
     assert result.offsets == (None, (0, 3), (3, 7))
@@ -231,20 +233,20 @@ def test_options_are_the_models_own(decoder: Any, plain: Any) -> None:
         torch.manual_seed(seed)
         expected = said_by(decoder, PROMPT, **sampling)
         torch.manual_seed(seed)
-        result = attnflow.explain(decoder, plain, TEXT, generate=sampling)
+        result = attnflow.explain(decoder, plain, TEXT, generate=sampling, start_token=True)
         assert ids(result.tokens) == [*PROMPT, *expected[:-1]]
         assert len(result.predictions) == 5
     beams = {"num_beams": 2, "max_new_tokens": 3}
-    result = attnflow.explain(decoder, plain, TEXT, generate=beams)
+    result = attnflow.explain(decoder, plain, TEXT, generate=beams, start_token=True)
     expected = said_by(decoder, PROMPT, **beams, eos_token_id=3)
     assert [token for token, _ in result.predictions] == [plain.decode([token]) for token in expected]
 
 
 def test_true_asks_for_no_options_and_false_for_no_answer(decoder: Any, plain: Any) -> None:
     decoder.generation_config.max_new_tokens = 2
-    assert len(attnflow.explain(decoder, plain, TEXT, generate=True).targets) <= 2
-    assert len(attnflow.explain(decoder, plain, TEXT, generate={}).targets) <= 2
-    nothing = attnflow.explain(decoder, plain, TEXT, generate=False)
+    assert len(attnflow.explain(decoder, plain, TEXT, generate=True, start_token=True).targets) <= 2
+    assert len(attnflow.explain(decoder, plain, TEXT, generate={}, start_token=True).targets) <= 2
+    nothing = attnflow.explain(decoder, plain, TEXT, generate=False, start_token=True)
     assert nothing.targets == ((N,),)
     assert np.array_equal(nothing.values, attnflow.explain(decoder, plain, TEXT).values)
     assert "chain" not in nothing.options
@@ -252,15 +254,15 @@ def test_true_asks_for_no_options_and_false_for_no_answer(decoder: Any, plain: A
 
 def test_an_answer_that_ends(decoder: Any, plain: Any) -> None:
     saying = {"logits_processor": [Saying("mat", "</s>", "cat")], "max_new_tokens": 5}
-    result = attnflow.explain(decoder, plain, TEXT, generate=saying)
+    result = attnflow.explain(decoder, plain, TEXT, generate=saying, start_token=True)
     assert result.tokens[-1] == "mat"  # the end is said, and read by nobody
-    assert result.sink_labels == ("step 1: 'mat'", "step 2: '</s>'")
+    assert result.sink_labels == ("mat", "</s>")
     assert result.predictions[1][0] == "</s>"
 
 
 def test_an_end_inside_an_answer_is_no_player(decoder: Any, plain: Any) -> None:
     saying = {"logits_processor": [Saying("mat", "</s>", "cat", "sat")], "max_new_tokens": 4, "eos_token_id": None}
-    result = attnflow.explain(decoder, plain, TEXT, generate=saying)
+    result = attnflow.explain(decoder, plain, TEXT, generate=saying, start_token=True)
     assert result.tokens[N + 1 :] == ("mat", "</s>", "cat")
     assert result.players.tolist() == [*range(1, N + 2), N + 3]
     assert result.offsets[N + 2] is None
@@ -271,25 +273,28 @@ def test_an_end_inside_an_answer_is_no_player(decoder: Any, plain: Any) -> None:
         TEXT,
         generate={**saying, "logits_processor": [Saying("mat", "</s>", "cat", "sat")]},
         sources="all",
+        start_token=True,
     )
     assert everything.players.tolist() == list(range(N + 4))
     assert np.array_equal(everything.values[:, result.players], result.values)
 
 
 def test_an_answer_of_one_token(decoder: Any, plain: Any) -> None:
-    one = attnflow.explain(decoder, plain, TEXT, generate={**GREEDY, "max_new_tokens": 1})
+    one = attnflow.explain(decoder, plain, TEXT, generate={**GREEDY, "max_new_tokens": 1}, start_token=True)
     text = attnflow.explain(decoder, plain, TEXT)
     assert one.tokens == text.tokens
     assert np.array_equal(one.values, text.values)
     assert one.prediction == text.prediction
-    chained = attnflow.explain(decoder, plain, TEXT, generate={**GREEDY, "max_new_tokens": 1}, chain=True)
+    chained = attnflow.explain(
+        decoder, plain, TEXT, generate={**GREEDY, "max_new_tokens": 1}, chain=True, start_token=True
+    )
     assert np.array_equal(chained.values, text.values)
 
 
 @pytest.mark.parametrize("sources", [[1, 3], range(1, 12), [0], [-1, -2], "all"])
 def test_sources_of_an_answer(decoder: Any, plain: Any, sources: Any) -> None:
-    everything = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, sources=range(N + STEPS))
-    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, sources=sources)
+    everything = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, sources=range(N + STEPS), start_token=True)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, sources=sources, start_token=True)
     positions = range(N + STEPS) if sources == "all" else sorted(p % (N + STEPS) for p in sources)
     assert result.players.tolist() == list(positions)
     assert np.array_equal(result.values, everything.values[:, list(positions)])
@@ -297,7 +302,7 @@ def test_sources_of_an_answer(decoder: Any, plain: Any, sources: Any) -> None:
 
 def test_an_answer_survives_a_file(decoder: Any, plain: Any, tmp_path: Any) -> None:
     for chain in (False, True):
-        result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, chain=chain)
+        result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, chain=chain, start_token=True)
         for suffix in ("json", "npz"):
             assert attnflow.Attribution.load(result.save(tmp_path / f"x.{suffix}")) == result
         assert {result.bottleneck_label(p, s) for p in range(3) for s in range(STEPS)} <= {
@@ -308,9 +313,9 @@ def test_an_answer_survives_a_file(decoder: Any, plain: Any, tmp_path: Any) -> N
 def test_the_model_is_left_as_it_was(decoder: Any, plain: Any) -> None:
     decoder.train()
     before = state(decoder)
-    attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     with pytest.raises(InvalidArgumentError):
-        attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=9)
+        attnflow.explain(decoder, plain, TEXT, generate=GREEDY, steps=9, start_token=True)
 
     def stop(*_: Any) -> Any:
         raise KeyboardInterrupt
@@ -346,11 +351,11 @@ def test_the_model_is_left_as_it_was(decoder: Any, plain: Any) -> None:
         ({"generate": None, "continuation": b"cat"}, "continuation must be a str, got bytes"),
         ({"generate": None, "continuation": "cat \ud800"}, "half of a character"),
         ({"chain": 1}, "chain must be True or False, got 1"),
-        ({"chain": True, "sources": [1, N + 1]}, r"sources name position 11, which was said.*0 \.\.\. 10"),
+        ({"chain": True, "sources": [1, N]}, r"sources name position 10, which was said.*0 \.\.\. 9"),
         ({"chain": True, "sources": "all"}, "sources.*said"),
         ({"sources": "source"}, "of an encoder-decoder.*'source'"),
         ({"sources": [40]}, r"sources\[0\] is 40"),
-        ({"generate": {"max_new_tokens": 30, "eos_token_id": None}}, r"40 tokens.*32|41 tokens.*32"),
+        ({"generate": {"max_new_tokens": 30, "eos_token_id": None}}, r"39 tokens.*32"),
     ],
 )
 def test_what_makes_no_sense_is_refused(decoder: Any, plain: Any, options: dict[str, Any], message: str) -> None:
@@ -362,10 +367,23 @@ def test_what_makes_no_sense_is_refused(decoder: Any, plain: Any, options: dict[
 
 def test_what_cannot_generate_says_so(plain: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="BertModel cannot generate"):
-        attnflow.explain(build("BertModel", LONG), plain, TEXT, generate=True)
+        attnflow.explain(build("BertModel", LONG), plain, TEXT, generate=True, start_token=True)
 
 
 def test_a_vocabulary_that_is_not_the_models(decoder: Any) -> None:
     assert len(VOCABULARY) == 22
     with pytest.raises(InvalidArgumentError, match="tokenizer"):
-        attnflow.explain(decoder, tokenizer(bos_token="<s>", eos_token="<new>"), "cat <new>", generate=GREEDY)
+        attnflow.explain(
+            decoder, tokenizer(bos_token="<s>", eos_token="<new>"), "cat <new>", generate=GREEDY, start_token=True
+        )
+
+
+def test_a_model_that_is_to_answer_reads_what_it_would_without_us(decoder: Any, plain: Any) -> None:
+    """A start token that nobody asked for might make it say something else."""
+    ids = torch.tensor([plain(TEXT)["input_ids"]])
+    with torch.no_grad():
+        own = decoder.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **GREEDY)
+    result = attnflow.explain(decoder, plain, TEXT, generate=GREEDY)
+    assert result.tokens == tuple(plain.decode([token]) for token in own[0, :-1].tolist())
+    assert result.sink_labels == tuple(plain.decode([token]) for token in own[0, N:].tolist())
+    assert result.options["start_token"] is None

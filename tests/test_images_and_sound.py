@@ -259,7 +259,7 @@ def test_what_was_heard() -> None:
     assert result.kind == "encoder-decoder"
     assert result.n_source == 12
     assert result.tokens[12:] == ("</s>", "a", "dog")
-    assert result.sink_labels == ("step 1: 'a'", "step 2: 'dog'", "step 3: '</s>'")
+    assert result.sink_labels == ("a", "dog", "</s>")
     assert result.text == "a dog"
     assert result.offsets[12:] == (None, (0, 1), (1, 5))
     assert result.grid == Grid(0, (12,))

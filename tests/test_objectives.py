@@ -117,7 +117,14 @@ def test_every_step_of_an_answer_is_a_run_of_its_own(asked: Any, wanted: Any, ch
     runs: list[Any] = []
     model.register_forward_pre_hook(lambda *_: runs.append(1))
     result = attnflow.explain(
-        model, plain(), TEXT, continuation=" mat and run", measure=GRADIENTS[0], objective=asked, chain=chain
+        model,
+        plain(),
+        TEXT,
+        continuation=" mat and run",
+        measure=GRADIENTS[0],
+        objective=asked,
+        chain=chain,
+        start_token=True,
     )
     assert len(runs) == 3
     read = [*PROMPT, *said[:-1]]
@@ -141,9 +148,11 @@ def test_every_step_of_an_answer_is_a_run_of_its_own(asked: Any, wanted: Any, ch
 
 def test_chosen_steps_run_alone() -> None:
     model, runs = llama(), []
-    whole = attnflow.explain(model, plain(), TEXT, continuation=" mat and run", measure=GRADIENTS[0])
+    whole = attnflow.explain(model, plain(), TEXT, continuation=" mat and run", measure=GRADIENTS[0], start_token=True)
     model.register_forward_pre_hook(lambda *_: runs.append(1))
-    one = attnflow.explain(model, plain(), TEXT, continuation=" mat and run", measure=GRADIENTS[0], steps=1)
+    one = attnflow.explain(
+        model, plain(), TEXT, continuation=" mat and run", measure=GRADIENTS[0], steps=1, start_token=True
+    )
     assert len(runs) == 1
     assert np.array_equal(one.values[0], whole.values[1, : one.players.size])
 
@@ -190,7 +199,7 @@ def test_the_model_is_left_as_it_was() -> None:
     next(model.parameters()).requires_grad_(False)
     before = state(model)
     with torch.no_grad():
-        attnflow.explain(model, plain(), TEXT, continuation=" mat and", measure=GRADIENTS[0])
+        attnflow.explain(model, plain(), TEXT, continuation=" mat and", measure=GRADIENTS[0], start_token=True)
         with pytest.raises(ZeroDivisionError):
             attnflow.explain(model, plain(), TEXT, measure=GRADIENTS[0], objective=lambda _: 1 / 0)
     assert state(model) == before

@@ -126,7 +126,8 @@ def explain(
         encoder-decoder, "source" are the encoder's tokens and "decoder" the decoder's; positions count through both.
     start_token : "auto" or bool
         Whether a start token (bos, else eos) stands before the text. "auto": in a decoder, if neither the tokenizer nor
-        the text put one there. It soaks up attention that means nothing, and is never a player unless asked for.
+        the text put one there, unless the model is to answer, which it does as it was trained to. It soaks up attention
+        that means nothing, and is never a player unless asked for.
     batch_size : int
         How many texts run at once.
     keep, below : int, float, optional
@@ -183,7 +184,7 @@ def explain(
 
     >>> result = attnflow.explain(model, tokenizer, "the keys to", generate={"max_new_tokens": 3}, chain=True)
     >>> result.values.shape, result.players.tolist(), len(result.predictions)
-    ((3, 3), [1, 2, 3], 3)
+    ((3, 3), [0, 1, 2], 3)
     """
     if not callable(getattr(model, "named_modules", None)):
         raise InvalidArgumentError(f"model must be a model of transformers, already loaded, got {named(model)}")
@@ -198,7 +199,7 @@ def explain(
         raise InvalidArgumentError("continuation says how the text goes on: leave out generate")
     if not isinstance(merge, str) or merge not in ("sublayers", "single"):
         raise InvalidArgumentError(f"merge must be 'sublayers' or 'single', got {merge!r}")
-    for name, flag in (("chain", chain), ("receptive_field", receptive_field)):
+    for name, flag in (("chain", chain), ("receptive_field", receptive_field), ("check", check)):
         if not isinstance(flag, bool):
             raise InvalidArgumentError(f"{name} must be True or False, got {flag!r}")
     if progress is not None and not callable(progress):

@@ -85,7 +85,9 @@ def is_chat(text: Any) -> bool:
     return is_many(text) and all(isinstance(message, Mapping) and "role" in message for message in text)
 
 
-def read_text(tokenizer: Any, text: Any, causal: bool, start_token: Literal["auto"] | bool) -> Reading:
+def read_text(
+    tokenizer: Any, text: Any, causal: bool, start_token: Literal["auto"] | bool, *, answers: bool = False
+) -> Reading:
     """A text or a conversation, tokenized."""
     fast = bool(getattr(tokenizer, "is_fast", False))
     chat = not isinstance(text, str)
@@ -118,7 +120,7 @@ def read_text(tokenizer: Any, text: Any, causal: bool, start_token: Literal["aut
     known = [getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos")]
     begin = next((token for token in known if token is not None), None)
     start = 0 if special[0] or (causal and ids[0] == begin) else None
-    if start is None and (start_token is True or (start_token == "auto" and causal and not chat)):
+    if start is None and (start_token is True or (start_token == "auto" and causal and not chat and not answers)):
         if begin is not None:
             ids, special, offsets, start = [begin, *ids], [True, *special], [None, *offsets], 0
         elif start_token is True:

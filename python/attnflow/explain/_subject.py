@@ -73,7 +73,7 @@ def read(capture: ModuleType, model: Any, processor: Any, given: Any, request: R
                 f"returns them, got {named(given)}"
             )
         _require_tokenizer(tokenizer)
-        reading = read_text(tokenizer, given, causal and not two_stacks, request.start_token)
+        reading = read_text(tokenizer, given, causal and not two_stacks, request.start_token, answers=request.answers)
     else:
         reading = read_arrays(model, processor, given)
     if two_stacks:
