@@ -190,7 +190,12 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
     if len(tape.attentions) > 2:
         reasons.say(f"it computed {len(tape.attentions)} attentions in one run")
     elif all(attentions[0].n_queries == first.n_queries for attentions in tape.attentions):
-        for projected in product(*(_projections(tape, attentions, n, reasons) for attentions in tape.attentions)):
+        readers = [list(_readers(tape, attentions)) for attentions in tape.attentions]
+        # What a module that reads the heads makes inside is part of the attention: an adapter is no feed-forward.
+        inside = {module for entries in readers for entry in entries for module in entry.module.modules()}
+        for projected in product(
+            *(_projections(*one, n, reasons) for one in zip(readers, tape.attentions, strict=True))
+        ):
             d = projected[0].wrote.shape[-1]
             if any(one.wrote.shape[-1] != d for one in projected):
                 continue  # an adapter's first half reads the heads' output as well
@@ -206,7 +211,8 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
             ]
             # Under autocast a float32 stream adds up what was rounded to half precision.
             coarsest = max((tape.wrote.dtype, first.model_dtype), key=lambda dtype: torch.finfo(dtype).eps)
-            found = _structure(x, [one.wrote for one in projected], z, entries, _Equality(coarsest))
+            rest = [[wrote] for module, _, wrote in entries if module not in inside]
+            found = _structure(x, [one.wrote for one in projected], z, entries, rest, _Equality(coarsest))
             if found is not None:
                 return [
                     _sub_block(part, one.matrix, attentions)
@@ -257,10 +263,12 @@ def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAtt
     return BatchedSubBlock(residual, gain, through, projection, attentions)
 
 
-def _projections(tape: Tape, attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons) -> list[_Projected]:
+def _projections(
+    readers: Sequence[Entry], attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons
+) -> list[_Projected]:
     """The modules that may be an attention's output projection, innermost first."""
     found = []
-    for entry in _readers(tape, attentions):
+    for entry in readers:
         d = entry.wrote.shape[-1]
         if entry.wrote.numel() != n * d:
             continue
@@ -296,11 +304,17 @@ class _Equality:
 
 
 def _structure(
-    x: Tensor, written: Sequence[Tensor], z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+    x: Tensor,
+    written: Sequence[Tensor],
+    z: Tensor,
+    entries: list[tuple[nn.Module, Tensor, Tensor]],
+    rest: list[list[Tensor]],
+    equal: _Equality,
 ) -> list[_Part] | None:
-    """The line of the table above that holds: a part for each attention, whose projection has `written` it."""
-    rest = [[m] for _, _, m in entries]
+    """The line of the table above that holds: a part for each attention, whose projection has `written` it.
 
+    `rest` is what may be ``m``, and `entries` what may be a norm.
+    """
     # Sums, each attention as it was written or through a norm of its own.
     ways: list[list[tuple[Tensor, Norm | None]]] = [[(o, None)] for o in written]
     for normed in (False, True):
