@@ -206,12 +206,31 @@ class _Call:
             asked = query[:, :, start:stop]
             if torch.is_grad_enabled():
                 # Probabilities kept for the way back would add up to H x n x n again: they are computed anew there.
-                run = partial(self.function, module, **local)
-                part = checkpoint(lambda *given, run=run: run(*given)[0], asked, key, value, rows, use_reentrant=False)
+                run = _with_its_own(module, partial(self.function, module, **local))
+                part = checkpoint(run, asked, key, value, rows, use_reentrant=False)
             else:
                 part = self.function(module, asked, key, value, rows, **local)[0]
             parts.append(part)
         return torch.cat(parts, dim=1)
+
+
+def _with_its_own(module: nn.Module, function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """An attention function that, when called again later, finds the parameters (sinks) that its module has now.
+
+    Those of an offloaded module are there only while it runs.
+    """
+    own = dict(module._parameters)
+
+    def run(*given: Any) -> Tensor:
+        found = dict(module._parameters)
+        module._parameters.update(own)
+        try:
+            output: Tensor = function(*given)[0]
+        finally:
+            module._parameters.update(found)
+        return output
+
+    return run
 
 
 def _check_shapes(

@@ -181,10 +181,12 @@ class Run:
             raise InvalidArgumentError(
                 f"the objective must be one number that depends on the model's output, got {target!r}"
             )
-        written = [output for _, output in self.waiting]
+        # What is checkpointed runs again on the way back, and reports again: to no one.
+        waiting, self.waiting = self.waiting, []
+        written = [output for _, output in waiting]
         gradients = torch.autograd.grad(target, written, allow_unused=True) if written else ()
         with torch.no_grad():
-            for (attentions, output), gradient in zip(self.waiting, gradients, strict=True):
+            for (attentions, output), gradient in zip(waiting, gradients, strict=True):
                 batch = len(attentions)
                 first = attentions[0]
                 slopes = (torch.zeros_like(output) if gradient is None else gradient).reshape(
@@ -198,6 +200,12 @@ class Run:
     def _attention(self, attentions: Sequence[ComputedAttention], output: Tensor) -> None:
         """An attention has run. A measure that looks at its surroundings waits until the layer is done."""
         if self.measure.needs_gradient:
+            if not output.requires_grad:
+                raise CaptureError(
+                    f"layer {attentions[0].name!r}: runs without gradients, which measure {self.measure.name!r} needs "
+                    "(torch.no_grad inside the model, or checkpointing with use_reentrant=True): turn that off, or use "
+                    "measure='attention'"
+                )
             self.waiting.append((attentions, output))
             return
         if not self.measure.needs_subblock:
@@ -234,7 +242,9 @@ class Run:
             )
         matrices, kept = [], []
         for attention, subblock in zip(attentions, subblocks, strict=True):
-            made = self.measure.matrix(attention, subblock)
+            # The user's autocast is for the model: scores stay in float32.
+            with torch.autocast(attention.device.type, enabled=False):
+                made = self.measure.matrix(attention, subblock)
             matrix, own = made if isinstance(made, tuple) else (made, None)
             matrices.append(matrix)
             kept.append(own)

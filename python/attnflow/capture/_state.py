@@ -23,9 +23,17 @@ def evaluation(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     ``model.train()`` would not bring that back. ``train()`` itself is not called, because models may override it.
     """
     training = [module for module in model.modules() if module.training]
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad] if gradients else []
+    # By name: offloading puts new parameters in the place of the old ones at every run.
+    learning = [
+        (module, name)
+        for module in (model.modules() if gradients else ())
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad() if gradients else torch.no_grad())
+        if gradients:
+            stack.enter_context(torch.inference_mode(False))
         # A compiled model would run its old graph, which knows nothing of the listener.
         set_stance = getattr(torch.compiler, "set_stance", None)
         if set_stance is not None:
@@ -33,14 +41,14 @@ def evaluation(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
         try:
             for module in training:
                 module.training = False
-            for parameter in learning:
-                parameter.requires_grad_(False)
+            for module, name in learning:
+                module.get_parameter(name).requires_grad_(False)
             yield
         finally:
             for module in training:
                 module.training = True
-            for parameter in learning:
-                parameter.requires_grad_(True)
+            for module, name in learning:
+                module.get_parameter(name).requires_grad_(True)
 
 
 @contextmanager

@@ -190,8 +190,15 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
     if len(tape.attentions) > 2:
         reasons.say(f"it computed {len(tape.attentions)} attentions in one run")
     elif all(attentions[0].n_queries == first.n_queries for attentions in tape.attentions):
-        for projected in product(*(_projections(tape, attentions, n, reasons) for attentions in tape.attentions)):
+        readers = [list(_readers(tape, attentions)) for attentions in tape.attentions]
+        # What a module that reads the heads makes inside is part of the attention: an adapter is no feed-forward.
+        inside = {module for entries in readers for entry in entries for module in entry.module.modules()}
+        for projected in product(
+            *(_projections(*one, n, reasons) for one in zip(readers, tape.attentions, strict=True))
+        ):
             d = projected[0].wrote.shape[-1]
+            if any(one.wrote.shape[-1] != d for one in projected):
+                continue  # an adapter's first half reads the heads' output as well
             if tape.read is None or tape.wrote is None or tape.read.numel() != n * d or tape.wrote.numel() != n * d:
                 shapes = [None if t is None else tuple(t.shape) for t in (tape.read, tape.wrote)]
                 reasons.say(f"it reads {shapes[0]} and writes {shapes[1]}: not one residual stream")
@@ -202,7 +209,10 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
                 for entry in tape.entries
                 if entry.wrote.numel() == n * d and entry.wrote.shape[-1] == d and entry.read.numel() % n == 0
             ]
-            found = _structure(x, [one.wrote for one in projected], z, entries, _Equality(tape.wrote.dtype))
+            # Under autocast a float32 stream adds up what was rounded to half precision.
+            coarsest = max((tape.wrote.dtype, first.model_dtype), key=lambda dtype: torch.finfo(dtype).eps)
+            rest = [[wrote] for module, _, wrote in entries if module not in inside]
+            found = _structure(x, [one.wrote for one in projected], z, entries, rest, _Equality(coarsest))
             if found is not None:
                 return [
                     _sub_block(part, one.matrix, attentions)
@@ -253,10 +263,12 @@ def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAtt
     return BatchedSubBlock(residual, gain, through, projection, attentions)
 
 
-def _projections(tape: Tape, attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons) -> list[_Projected]:
+def _projections(
+    readers: Sequence[Entry], attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons
+) -> list[_Projected]:
     """The modules that may be an attention's output projection, innermost first."""
     found = []
-    for entry in _readers(tape, attentions):
+    for entry in readers:
         d = entry.wrote.shape[-1]
         if entry.wrote.numel() != n * d:
             continue
@@ -273,7 +285,7 @@ class _Equality:
     """Equality of two (n, d) tensors up to the rounding of the model's precision."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.relative = tolerance(dtype)
+        self.dtype, self.relative = dtype, tolerance(dtype)
         # One half of eps for each of a few additions. Norms round to float32 inside, also in float64 models.
         self.rounding = max(2 * torch.finfo(dtype).eps, 8 * torch.finfo(torch.float32).eps)
 
@@ -292,11 +304,17 @@ class _Equality:
 
 
 def _structure(
-    x: Tensor, written: Sequence[Tensor], z: Tensor, entries: list[tuple[nn.Module, Tensor, Tensor]], equal: _Equality
+    x: Tensor,
+    written: Sequence[Tensor],
+    z: Tensor,
+    entries: list[tuple[nn.Module, Tensor, Tensor]],
+    rest: list[list[Tensor]],
+    equal: _Equality,
 ) -> list[_Part] | None:
-    """The line of the table above that holds: a part for each attention, whose projection has `written` it."""
-    rest = [[m] for _, _, m in entries]
+    """The line of the table above that holds: a part for each attention, whose projection has `written` it.
 
+    `rest` is what may be ``m``, and `entries` what may be a norm.
+    """
     # Sums, each attention as it was written or through a norm of its own.
     ways: list[list[tuple[Tensor, Norm | None]]] = [[(o, None)] for o in written]
     for normed in (False, True):
@@ -355,30 +373,52 @@ def _post_norms(
 
 def _norm(module: nn.Module, read: Tensor, wrote: Tensor, equal: _Equality) -> Norm | None:
     """A layer norm, a root-mean-square norm or a scale of channels in linear form, if that is what the module did."""
-    for parameter in module.parameters(recurse=False):
-        if parameter.shape == read.shape[-1:] and not parameter.is_meta:
-            scale = Norm(parameter.detach().to(read.dtype), torch.ones_like(read[:, :1]), False)
-            if equal(wrote, scale.columns(read)):
-                return scale
-    weight = getattr(module, "weight", None)
-    d = read.shape[-1]
-    if weight is None:
-        weight = torch.ones(d, device=read.device)
-    if not isinstance(weight, Tensor) or weight.shape != (d,) or weight.is_meta:
-        return None
-    weight = weight.to(read.dtype)
-    bias = getattr(module, "bias", None)
-    bias = torch.zeros_like(weight) if bias is None else bias.to(read.dtype)
+    d, unit = read.shape[-1], torch.ones_like(read[0])
     names = ("eps", "variance_epsilon", "epsilon")
     eps = next((float(e) for e in (getattr(module, name, None) for name in names) if isinstance(e, float)), 0.0)
+    vectors = [parameter for parameter in module.parameters(recurse=False) if parameter.shape == (d,)]
+    if any(vector.is_meta for vector in vectors):
+        asked = _asked(module, d, read.device, equal.dtype)
+        if asked is None:
+            return None
+        answer, bias = (vector.to(unit) for vector in asked)
+        scales, factors = [answer], [answer * (1 + eps) ** 0.5]
+    else:
+        scales = [vector.detach().to(unit) for vector in vectors]
+        own: list[Any] = [getattr(module, name, None) for name in ("weight", "bias")]
+        weight, bias = (default if v is None else v for v, default in zip(own, (unit, 0 * unit), strict=True))
+        if not isinstance(weight, Tensor) or weight.shape != (d,):
+            return None
+        weight, bias = weight.to(unit), bias.to(unit)
+        factors = [weight, 1 + weight]  # Gemma keeps its weights around zero
+    for vector in scales:
+        scale = Norm(vector, torch.ones_like(read[:, :1]), False)
+        if equal(wrote, scale.columns(read)):
+            return scale
     for centre in (True, False):
         centred = read - read.mean(dim=-1, keepdim=True) if centre else read
         gain = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + eps)
-        for factor in (weight, 1 + weight):  # Gemma keeps its weights around zero
+        for factor in factors:
             norm = Norm(factor, gain, centre)
             if equal(wrote, gain * norm.columns(read) + bias):
                 return norm
     return None
+
+
+def _asked(module: nn.Module, d: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """What a norm whose weights are offloaded makes of each channel, and what it adds: read off its answers.
+
+    It is asked for zero, and for a row of mean zero and mean square one, which a norm leaves as it is.
+    """
+    row = torch.ones(d, device=device)
+    row[::2] = -1
+    row -= row.mean()
+    row /= row.square().mean().sqrt()
+    try:
+        added, answer = module(torch.stack([torch.zeros_like(row), row])[None].to(dtype))[0].to(row.dtype)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        return None
+    return ((answer - added) / row, added) if added.shape == row.shape else None
 
 
 def _readers(tape: Tape, attentions: Sequence[ComputedAttention]) -> Iterator[Entry]:
@@ -429,11 +469,16 @@ def _is_linear_output(
 ) -> bool:
     """Whether the projection's output is this matrix times its input, plus one constant row (its bias)."""
     flat = torch.cat([a.output.reshape(a.n_queries, -1).to(a.dtype) for a in attentions])
-    rest = o - torch.matmul(flat, projection.reshape(flat.shape[1], -1))
+    with torch.autocast(o.device.type, enabled=False):  # the user's own is for the model
+        rest = o - torch.matmul(flat, projection.reshape(flat.shape[1], -1))
     bias = getattr(module, "bias", None)
     constant = bias.to(rest.dtype) if isinstance(bias, Tensor) and not bias.is_meta else rest.mean(dim=0)
     scale = o.abs().amax(dim=-1, keepdim=True) + torch.finfo(o.dtype).tiny
-    return bool(((rest - constant).abs() <= tolerance(attentions[0].model_dtype) * scale).all())
+    # Quantised modules compute in less than the model's precision, some round what they read to eight bits as well.
+    weight = getattr(module, "weight", None)
+    quantised = isinstance(weight, Tensor) and not weight.dtype.is_floating_point
+    limit = tolerance(torch.bfloat16 if quantised else attentions[0].model_dtype)
+    return bool(((rest - constant).abs() <= limit * scale).all())
 
 
 def first_tensor(values: Any) -> Tensor | None:
