@@ -31,13 +31,14 @@ from numpy.typing import NDArray
 import attnflow
 import film_snippets
 import sentiment
-from attnflow.attribution import spearman
+from attnflow.attribution import SINK, SOURCE, spearman
 from attnflow.baselines import raw_attention, rollout
 from attnflow.packaged_models import cache_folder
 from film_snippets import Snippet
 
 MEASURES = ("attention", "value_norm_residual", "alti", "attention_x_gradient")
 METHODS = ("plain flow", "rollout", "excess flow", "rollout on excess")
+FACTS = ("cut at an end", "cut in the last layer", "cut elsewhere", "deviation / mean")
 BEGIN, END = "<!-- measured: written by examples/faithfulness.py -->", "<!-- end of what was measured -->"
 
 Scores = dict[str, NDArray[np.float64]]
@@ -94,7 +95,7 @@ def chosen(snippets: Sequence[Snippet], tokenizer: Any, count: int) -> list[str]
 
 
 def measured(model: Any, tokenizer: Any, texts: Sequence[str], seed: int) -> dict[str, NDArray[np.float64]]:
-    """For each method the correlation with leave-one-out, one a text; and the trivial cuts of flows."""
+    """For each method the correlation with leave-one-out, one a text; and facts about the flows."""
     found: dict[str, list[float]] = {}
     for done, text in enumerate(texts):
         if done % 25 == 0:
@@ -103,10 +104,10 @@ def measured(model: Any, tokenizer: Any, texts: Sequence[str], seed: int) -> dic
         truth = left_out(model, inputs)
         scores = baseline_scores(model, inputs, np.random.default_rng([seed, done]))
         for measure in MEASURES:
-            flows, trivial = flow_scores(model, tokenizer, text, measure)
+            flows, told = flow_scores(model, tokenizer, text, measure)
             scores |= flows
-            for method, fraction in trivial.items():
-                found.setdefault(f"trivial: {measure}, {method}", []).append(fraction)
+            for fact, value in told.items():
+                found.setdefault(fact, []).append(value)
         for name, values in scores.items():
             correlation = spearman(values, truth)
             # Scores that are all equal rank nothing.
@@ -126,26 +127,30 @@ def left_out(model: Any, inputs: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def flow_scores(model: Any, tokenizer: Any, text: str, measure: str) -> tuple[Scores, dict[str, float]]:
-    """Flow and rollout to the class token, with and without excess; the share of flows limited by either end's edges.
+    """Flow and rollout to the class token, with and without excess; where the flows' cuts lie, and how flows differ.
 
     A measure by gradients derives the logit of the class that the model predicts.
     """
     captured = attnflow.capture.contributions(model, dict(tokenizer(text, return_tensors="pt")), measure=measure)
     layers = captured.of_text(0).encoder
     scores: Scores = {}
-    trivial = {}
+    told = {}
     calibrations: tuple[tuple[Literal["excess"] | None, str, str], ...]
     calibrations = ((None, "plain flow", "rollout"), ("excess", "excess flow", "rollout on excess"))
     for calibration, flow, product in calibrations:
         residual = 0.0 if captured.holds_residual else 0.5
         result = attnflow.explain(model, tokenizer, text, measure=measure, residual=residual, calibration=calibration)
         scores[f"{measure}, {flow}"] = result.values[0]
-        trivial[flow] = result.trivial_fraction
+        alive = result.bottlenecks[result.values > 0]
+        ends, last = np.isin(alive, (SOURCE, SINK)), alive == result.n_layers - 1
+        for fact, each in zip(FACTS[:3], (ends, last, ~ends & ~last), strict=True):
+            told[f"{measure}, {flow}: {fact}"] = float(each.mean()) if alive.size else math.nan
+        told[f"{measure}, {flow}: {FACTS[3]}"] = float(result.values.std() / max(result.values.mean(), 1e-12))
         # Rollout is the product of the same capacities.
         network = attnflow.Network.encoder(layers, residual=residual, calibration=calibration)
         capacities = [link.capacities for link in network.links]
         scores[f"{measure}, {product}"] = rollout(capacities, sinks=0, sources=result.players.tolist())[0]
-    return scores, trivial
+    return scores, told
 
 
 def baseline_scores(model: Any, inputs: Mapping[str, Any], rng: np.random.Generator) -> Scores:
@@ -175,7 +180,7 @@ def report(found: Mapping[str, NDArray[np.float64]]) -> str:
     lines += [
         f"| {name} | {mean(values)} |"
         for name, values in found.items()
-        if name not in flows and not name.startswith("trivial: ")
+        if name not in flows and not name.endswith(FACTS)
     ]
     lines += [
         "",
@@ -185,10 +190,10 @@ def report(found: Mapping[str, NDArray[np.float64]]) -> str:
     for one, other in (("excess flow", "plain flow"), ("excess flow", "rollout"), ("excess flow", "rollout on excess")):
         cells = [mean(found[f"{measure}, {one}"] - found[f"{measure}, {other}"]) for measure in MEASURES]
         lines.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
-    lines += ["", "| share of trivial cuts | " + " | ".join(MEASURES) + " |", "|---|" + "---|" * len(MEASURES)]
-    for method in ("plain flow", "excess flow"):
-        cells = [f"{np.nanmean(found[f'trivial: {measure}, {method}']):.0%}" for measure in MEASURES]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines += ["", "| flows | " + " | ".join(MEASURES) + " |", "|---|" + "---|" * len(MEASURES)]
+    for fact in (f"{flow}: {fact}" for flow in ("plain flow", "excess flow") for fact in FACTS):
+        cells = [f"{np.nanmean(found[f'{measure}, {fact}']):.0%}" for measure in MEASURES]
+        lines.append(f"| {fact} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

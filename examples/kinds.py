@@ -29,7 +29,7 @@ from attnflow.errors import MissingDependencyError
 def generation() -> Attribution:
     """A language model goes on with a text: what each new token drew on."""
     model, tokenizer = packaged_models.load_smollm2()
-    result = attnflow.explain(model, tokenizer, "The capital of France is", generate={"max_new_tokens": 4})
+    result: Attribution = attnflow.explain(model, tokenizer, "The capital of France is", generate={"max_new_tokens": 4})
     tell(result)
     return result
 
@@ -38,7 +38,7 @@ def chat() -> Attribution:
     """A language model answers in a conversation; chained, so that only the conversation plays."""
     model, tokenizer = packaged_models.load_smollm2()
     conversation = [{"role": "user", "content": "Name the largest planet."}]
-    result = attnflow.explain(model, tokenizer, conversation, generate={"max_new_tokens": 6}, chain=True)
+    result: Attribution = attnflow.explain(model, tokenizer, conversation, generate={"max_new_tokens": 6}, chain=True)
     tell(result)
     return result
 
@@ -46,7 +46,7 @@ def chat() -> Attribution:
 def molecules() -> Attribution:
     """An encoder-decoder translates, here paracetamol into a molecule like it; what of the source each step drew on."""
     model, tokenizer = packaged_models.load_annalog()
-    result = attnflow.explain(model, tokenizer, "CC(=O)Nc1ccc(O)cc1", sources="source", chain=True)
+    result: Attribution = attnflow.explain(model, tokenizer, "CC(=O)Nc1ccc(O)cc1", sources="source", chain=True)
     tell(result)
     return result
 
@@ -54,7 +54,7 @@ def molecules() -> Attribution:
 def reactions() -> Attribution:
     """A masked language model fills in an atom of a reaction's product: which atoms it was found by."""
     model, tokenizer = packaged_models.load_rxnmapper()
-    result = attnflow.explain(model, tokenizer, "CCO.BrCC>>CC[MASK]CC", target="[MASK]")
+    result: Attribution = attnflow.explain(model, tokenizer, "CCO.BrCC>>CC[MASK]CC", target="[MASK]")
     assert result.prediction is not None
     print(f"predicted: {result.prediction[0]!r}, {result.prediction[1]:.1%}")
     tell(result)
@@ -65,7 +65,7 @@ def arithmetic() -> Attribution:
     """A language model small enough to read: the two digits of a sum, each with what it drew on."""
     model, tokenizer = packaged_models.load_mathformer("add")
     # It was trained without a start token, and adds wrongly behind one.
-    result = attnflow.explain(model, tokenizer, "6+9=", generate={"max_new_tokens": 2}, start_token=False)
+    result: Attribution = attnflow.explain(model, tokenizer, "6+9=", generate={"max_new_tokens": 2}, start_token=False)
     tell(result)
     return result
 
@@ -77,7 +77,7 @@ def image() -> Attribution:
     picture = Image.new("RGB", (224, 224), (128, 128, 128))
     ImageDraw.Draw(picture).ellipse((28, 112, 112, 196), fill=(200, 30, 30))
     model, processor = packaged_models.load_dinov2()
-    result = attnflow.explain(model, processor, picture)
+    result: Attribution = attnflow.explain(model, processor, picture)
     scores = result.on_grid()
     disc = np.asarray(picture.resize((256, 256)).crop((16, 16, 240, 240)).resize(scores.shape[::-1]))[..., 1] < 100
     print(f"{disc.mean():.0%} of the patches are on the disc, and hold {scores[disc].sum() / scores.sum():.0%} of it")
@@ -90,7 +90,7 @@ def speech() -> Attribution:
     time = np.arange(2 * 16000) / 16000
     sound = (0.5 * np.sin(2 * np.pi * (200 * time + 150 * time * time))).astype(np.float32)
     model, processor = packaged_models.load_whisper()
-    result = attnflow.explain(
+    result: Attribution = attnflow.explain(
         model, processor, sound, measure="attention", sources="source", steps=[0, 1], generate={"max_new_tokens": 4}
     )
     scores = result.on_grid()

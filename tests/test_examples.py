@@ -199,3 +199,51 @@ def test_a_mean_comes_with_its_standard_error() -> None:
     import faithfulness
 
     assert faithfulness.mean(np.array([0.1, 0.2, 0.3, 0.4])) == "+0.250 ± 0.065"
+
+
+# --- Reasoning -------------------------------------------------------------------------------------------------------
+
+
+def test_formulas_are_read_as_they_are_written() -> None:
+    import random
+
+    import formulas
+
+    assert formulas.infix("&|ab!c") == "((a or b) and not c)"
+    assert [answer for answer in formulas.ANSWERS if formulas.holds("&|ab!c", answer)] == ["010", "100", "110"]
+    assert not any(formulas.holds("a", answer) for answer in ("", "01", "0101", "2 1"))
+    rng = random.Random(0)
+    for formula in (formulas.sample(rng) for _ in range(200)):
+        code = compile(formulas.infix(formula.text), "formula", "eval")
+        satisfying = [
+            answer for answer in formulas.ANSWERS if eval(code, dict(zip("abc", map(int, answer), strict=True)))
+        ]
+        assert satisfying == [answer for answer in formulas.ANSWERS if formulas.holds(formula.text, answer)]
+        assert formula.answer == satisfying[0]
+        assert len(satisfying) <= 4
+
+
+def test_the_share_of_pairs_in_the_right_order() -> None:
+    import reasoning
+
+    own = np.array([True, False, True, False])
+    assert reasoning.area(np.array([3.0, 1.0, 2.0, 0.0]), own) == 1.0
+    assert reasoning.area(np.array([0.0, 1.0, 1.0, 1.0]), own) == 0.25
+
+
+def test_reasoning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import formulas
+    import reasoning
+
+    assert formulas.held_out(reasoning.SHOWN)
+    assert reasoning.SHOWN.answer == min(a for a in formulas.ANSWERS if formulas.holds(reasoning.SHOWN.text, a))
+    page = tmp_path / "page.html"
+    run(reasoning, "--quick", "--page", str(page))
+    shown = capsys.readouterr().out
+    assert "50 unseen formulas: " in shown
+    assert "is (not a and (b or (c and not b)))" in shown
+    assert shown.count("the value of c drew most on") == 2
+    assert "| substitution | " in shown
+    for method in reasoning.METHODS:
+        assert f"| {method} | " in shown
+    assert "<html" in page.read_text(encoding="utf-8")
