@@ -65,15 +65,16 @@ def main() -> None:
     count, passes = options.texts, 2
     if options.quick:
         training, others, count, passes, cache = training[::140], others[::20], 3, 1, None
+    record = attnflow.bench.record(["torch", "transformers"])
     started = time.perf_counter()
     model, tokenizer = sentiment.trained(training, passes=passes, seed=options.seed, cache=cache, say=say)
     right = sentiment.accuracy(model, tokenizer, others)
     say(f"the classifier is right about {right:.1%} of {len(others)} {options.part} snippets")
     tables = report(measured(model, tokenizer, chosen(others, tokenizer, count), options.seed))
-    where = attnflow.bench.describe(attnflow.bench.record(["torch", "transformers"]))
     heading = (
         f"Training seed {options.seed}; {right:.1%} of {len(others)} {options.part} snippets classified right; "
-        f"measured on {count} of them.\n{where}; {(time.perf_counter() - started) / 60:.0f} minutes."
+        f"measured on {count} of them.\n{attnflow.bench.describe(record)}, torch {record['versions']['torch']}, "
+        f"transformers {record['versions']['transformers']}; {(time.perf_counter() - started) / 60:.0f} minutes."
     )
     page = f"{heading}\n\n{tables}"
     print(page)
