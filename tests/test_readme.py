@@ -37,17 +37,20 @@ def packaged(smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.real_model
 @pytest.mark.usefixtures("packaged")
-def test_the_python_of_the_first_screen_runs(
+def test_the_python_on_models_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = [block for block in blocks("README.md", "python") if "attnflow.explain(" in block]
-    assert len(code.splitlines()) <= 8
+    first, *others = [block for block in blocks("README.md", "python") if "explain(" in block]
+    assert len(first.splitlines()) <= 8
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
-    exec(code, namespace)
+    exec(first, namespace)
     assert namespace["result"].prediction is not None
     assert "Mary" in capsys.readouterr().out
     assert "Mary" in (tmp_path / "mary.html").read_text(encoding="utf-8")
+    for code in others:
+        exec(code, namespace)
+    assert len(namespace["captured"].decoder) == 30
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("README.md", "python") if "explain(" not in block])

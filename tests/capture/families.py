@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from transformers import AttentionInterface, AttentionMaskInterface  # noqa: E402
 
 VOCABULARY = 61
 LENGTH = 23
@@ -225,3 +228,23 @@ def eager_attentions(family: str, ids: Any) -> tuple[list[Any], Any]:
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
     return [weights[0] for weights in output.attentions], output
+
+
+@contextmanager
+def registered(function: Any, mask: Any, name: str) -> Iterator[str]:
+    """An attention function under a name of its own."""
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, mask)
+    try:
+        yield name
+    finally:
+        del AttentionInterface._global_mapping[name]
+        del AttentionMaskInterface._global_mapping[name]
+
+
+def implemented(model: Any, name: str) -> Any:
+    """The model with an attention implementation that transformers need not have the package for."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation = name
+    return model

@@ -180,11 +180,11 @@ def explain(
     >>> result.target_label, result.verified, result.values.shape
     ("next token after 'the'", True, (1, 4))
 
-    What it says next, token by token, and what each drew on:
+    What it says next, or here is made to say, token by token, and what each drew on:
 
-    >>> result = attnflow.explain(model, tokenizer, "the keys to", generate={"max_new_tokens": 3}, chain=True)
-    >>> result.values.shape, result.players.tolist(), len(result.predictions)
-    ((3, 3), [0, 1, 2], 3)
+    >>> result = attnflow.explain(model, tokenizer, "the keys to", continuation=" the keys", chain=True)
+    >>> result.values.shape, result.players.tolist(), result.sink_labels
+    ((2, 3), [0, 1, 2], ('the', 'keys'))
     """
     if not callable(getattr(model, "named_modules", None)):
         raise InvalidArgumentError(f"model must be a model of transformers, already loaded, got {named(model)}")
