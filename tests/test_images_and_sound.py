@@ -13,6 +13,7 @@ from tiny import (
     bert_like,
     build,
     ids,
+    image_processor,
     llama,
     matrices,
     sharpened,
@@ -20,6 +21,7 @@ from tiny import (
     two_sided,
     visible,
     vit,
+    wav2vec2,
     whisper,
 )
 
@@ -39,24 +41,10 @@ def pixels(height: int = 12, width: int = 12) -> dict[str, Any]:
     return {"pixel_values": torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(7))}
 
 
-def image_processor() -> Any:
-    name = "ViTImageProcessorPil" if hasattr(transformers, "ViTImageProcessorPil") else "ViTImageProcessor"
-    return getattr(transformers, name)(size={"height": 12, "width": 12})
-
-
 def dinov2(name: str = "Dinov2Model", **more: Any) -> Any:
     torch.manual_seed(0)
     config = name.replace("Model", "Config").replace("ForImageClassification", "Config")
     return sharpened(getattr(transformers, name)(getattr(transformers, config)(**{**VISION, "mlp_ratio": 1, **more})))
-
-
-def wav2vec2(name: str = "Wav2Vec2Model", **more: Any) -> Any:
-    """Eleven frames of 120 samples."""
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ears = {"conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
-    places = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "vocab_size": 22}
-    return sharpened(getattr(transformers, name)(transformers.Wav2Vec2Config(**{**size, **ears, **places, **more})))
 
 
 def samples(n: int = 120) -> Any:

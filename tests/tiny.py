@@ -113,6 +113,21 @@ def whisper(**more: Any) -> Any:
     return sharpened(transformers.WhisperForConditionalGeneration(config))
 
 
+def wav2vec2(name: str = "Wav2Vec2Model", **more: Any) -> Any:
+    """Eleven frames of 120 samples."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ears = {"conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
+    places = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "vocab_size": 22}
+    return sharpened(getattr(transformers, name)(transformers.Wav2Vec2Config(**{**size, **ears, **places, **more})))
+
+
+def image_processor() -> Any:
+    """Images of twelve by twelve pixels, resized by pillow."""
+    name = "ViTImageProcessorPil" if hasattr(transformers, "ViTImageProcessorPil") else "ViTImageProcessor"
+    return getattr(transformers, name)(size={"height": 12, "width": 12})
+
+
 def ids(tokens: Any) -> list[int]:
     """Token ids of words."""
     return [VOCABULARY[token] for token in tokens]

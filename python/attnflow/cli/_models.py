@@ -38,9 +38,11 @@ def load(name: str, gguf_file: str | None = None, threads: int | None = None, *,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = transformers.AutoConfig.from_pretrained(name, **options)
-            loader = getattr(transformers, model_class(config))
-            model = loader.from_pretrained(name, dtype=torch.float32, **options)
-            reader = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": "AutoProcessor"}[kind]
+            loader = model_class(config)
+            model = getattr(transformers, loader).from_pretrained(name, dtype=torch.float32, **options)
+            # A recording that becomes words needs both; of others the folder may hold no tokenizer.
+            ears = "AutoProcessor" if loader == "AutoModelForSpeechSeq2Seq" else "AutoFeatureExtractor"
+            reader = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": ears}[kind]
             tokenizer = getattr(transformers, reader).from_pretrained(name, **options)
     except ImportError as error:
         raise attnflow.errors.MissingDependencyError(f"--model {name}: {_first_line(error)}") from error

@@ -1,0 +1,171 @@
+"""The command line on each kind of model, from folders of tiny ones: what is answered, said, seen and heard."""
+
+from __future__ import annotations
+
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("torch")
+from test_cli import one_error
+from tiny import TEXT, N, bart, image_processor, llama, plain, two_sided, vit, wav2vec2
+
+from attnflow import Attribution
+from attnflow.cli import main
+from attnflow.packaged_models import load_whisper, missing
+
+TEMPLATE = "{% for message in messages %}{{ bos_token }} {{ message['content'] }} {% endfor %}"
+
+
+def saved(folder: Path, *parts: Any) -> str:
+    for part in parts:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def decoder(tmp_path: Path) -> str:
+    return saved(tmp_path / "decoder", llama(), plain(chat_template=TEMPLATE))
+
+
+@pytest.fixture
+def translator(tmp_path: Path) -> str:
+    return saved(tmp_path / "translator", bart(), two_sided())
+
+
+def explained(tmp_path: Path, *arguments: str) -> Attribution:
+    """What the command wrote into a file."""
+    path = tmp_path / "result.json"
+    assert main(["explain", *arguments, "--save", str(path)]) == 0
+    return Attribution.load(path)
+
+
+def test_a_language_model_goes_on(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = explained(tmp_path, "--model", decoder, "--text", TEXT, "--continuation", " over the hill", "--chain")
+    assert result.sink_labels == ("over", "the", "hill")
+    assert result.values.shape == (3, N)  # chained: only what was given plays
+    assert result.text == f"{TEXT} over the"  # what was read: nothing follows the last
+    assert "hill" in capsys.readouterr().out
+    free = explained(tmp_path, "--model", decoder, "--text", TEXT, "--generate", "2", "--receptive-field")
+    assert 1 <= free.values.shape[0] <= 2
+    assert free.values.shape[1] > N - 1
+    assert free.options["receptive_field"] is True
+
+
+def test_a_chat_model_answers(decoder: str, tmp_path: Path) -> None:
+    result = explained(tmp_path, "--model", decoder, "--chat", "the cat sat", "--generate", "3")
+    assert result.tokens[:4] == ("<s>", "the", "cat", "sat")
+    assert 1 <= result.values.shape[0] <= 3
+
+
+def test_an_encoder_decoder_is_told_what_to_say_or_says_it(translator: str, tmp_path: Path) -> None:
+    given = ["--model", translator, "--text", "the cat sat"]
+    result = explained(tmp_path, *given, "--target", "a dog", "--merge", "single", "--measure", "attention")
+    assert (result.kind, result.n_source) == ("encoder-decoder", 4)
+    assert result.sink_labels == ("a", "dog", "</s>")
+    assert result.options["merge"] == "single"
+    assert explained(tmp_path, *given, "--generate", "2").values.shape[0] <= 2
+    assert explained(tmp_path, *given).kind == "encoder-decoder"
+
+
+def test_gradients_of_a_token_or_of_a_difference(decoder: str, tmp_path: Path) -> None:
+    given = ["--model", decoder, "--text", TEXT, "--measure", "attention_x_gradient"]
+    one = explained(tmp_path, *given, "--objective", "cat")
+    two = explained(tmp_path, *given, "--objective", "cat", "--objective", "dog")
+    assert one.options["measure"] == two.options["measure"] == "attention_x_gradient"
+    assert not np.array_equal(one.values, two.values)
+
+
+def test_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image.fromarray(pixels).save(tmp_path / "x.png")
+    model = saved(tmp_path / "eyes", vit(), image_processor())
+    result = explained(tmp_path, "--model", model, "--image", str(tmp_path / "x.png"))
+    assert result.on_grid().shape == (3, 3)
+    (tmp_path / "no.png").write_text("no image")
+    capsys.readouterr()
+    assert main(["explain", "--model", model, "--image", str(tmp_path / "no.png")]) == 1
+    assert one_error(capsys) == f"attnflow: error: --image {tmp_path / 'no.png'}: is no image that can be read"
+    assert main(["explain", "--model", model, "--image", str(tmp_path / "gone.png")]) == 1
+    assert one_error(capsys).endswith("gone.png: No such file or directory")
+
+
+def write_sound(path: Path, *, rate: int = 16000, width: int = 2, samples: int = 120) -> str:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(np.random.default_rng(0).integers(0, 255, samples * width, dtype=np.uint8).tobytes())
+    return str(path)
+
+
+def test_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import transformers
+
+    model = saved(tmp_path / "ears", wav2vec2(), transformers.Wav2Vec2FeatureExtractor())
+    result = explained(tmp_path, "--model", model, "--audio", write_sound(tmp_path / "x.wav"))
+    assert result.on_grid().shape == (11,)
+    capsys.readouterr()
+    for wrong, said in (
+        ({"rate": 8000}, "has 16 bits and 8000 samples a second; 16 bits and 16000 are needed"),
+        ({"width": 1}, "has 8 bits and 16000 samples a second; 16 bits and 16000 are needed"),
+        ({"samples": 0}, "holds no samples"),
+    ):
+        path = write_sound(tmp_path / "wrong.wav", **wrong)
+        assert main(["explain", "--model", model, "--audio", path]) == 1
+        assert one_error(capsys) == f"attnflow: error: --audio {path}: {said}"
+    (tmp_path / "no.wav").write_bytes(b"RIFF")
+    assert main(["explain", "--model", model, "--audio", str(tmp_path / "no.wav")]) == 1
+    assert "no.wav: is no WAV file that can be read" in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--text", "a", "--chat", "b"],
+        ["--text", "a", "--image", "x.png"],
+        ["--text", "a", "--generate", "0"],
+        ["--text", "a", "--generate", "many"],
+        ["--text", "a", "--merge", "both"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--model", "m", *arguments]) == 2
+    assert "usage: attnflow" in capsys.readouterr().err
+
+
+def test_what_contradicts_itself(decoder: str, translator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = "attnflow: error: --generate has no meaning where the answer is given"
+    assert main(["explain", "--model", translator, "--text", "a", "--target", "dog", "--generate", "3"]) == 1
+    assert one_error(capsys) == twice
+    assert main(["explain", "--model", decoder, "--text", "a", "--continuation", "dog", "--generate", "3"]) == 1
+    assert one_error(capsys) == twice
+    assert main(["explain", "--model", translator, "--text", "a", "--continuation", "dog"]) == 1
+    assert "continuation" in one_error(capsys)
+    assert main(["explain", "--model", decoder, "--text", "a", "--measure", "magic"]) == 1
+    assert "'magic'" in one_error(capsys)
+
+
+def test_pillow_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["explain", "--model", "m", "--image", str(tmp_path / "x.png")]) == 1
+    assert one_error(capsys) == "attnflow: error: reading an image needs pillow: pip install pillow"
+
+
+@pytest.mark.real_model
+def test_whisper_from_a_folder(tmp_path: Path) -> None:
+    if command := missing("Whisper"):
+        pytest.skip(command)
+    model = saved(tmp_path / "whisper", *load_whisper())
+    sound = write_sound(tmp_path / "x.wav", samples=16000)
+    result = explained(tmp_path, "--model", model, "--audio", sound, "--generate", "2", "--measure", "attention")
+    assert result.kind == "encoder-decoder"
+    assert result.on_grid(0).shape == (1500,)
