@@ -8,8 +8,10 @@ counted against the model's own structure.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
@@ -27,8 +29,10 @@ __all__ = [
     "is_causal",
     "layer_of",
     "listens_at_interface",
+    "noticing",
     "refuse_hybrid",
     "uses_interface",
+    "verify_none_silent",
 ]
 
 Stack = Literal["encoder", "decoder", "cross"]
@@ -77,6 +81,41 @@ def refuse_hybrid(model: nn.Module, name: str) -> None:
     for index, layer in enumerate(model.get_submodule(stack).children()):
         if not uses_interface(layer):
             raise CaptureError(f"layer '{stack}.{index}' has no attention that could be captured. {_HYBRID}")
+
+
+@contextmanager
+def noticing(model: nn.Module) -> Iterator[set[str]]:
+    """Collects the names of modules that run, are called an attention, and stand in a stack of layers."""
+    ran: set[str] = set()
+
+    def note(name: str, *_: object) -> None:
+        ran.add(name)
+
+    handles = [
+        module.register_forward_pre_hook(partial(note, name))
+        for name, module in model.named_modules()
+        if "attention" in type(module).__name__.lower() and places(model, name)
+    ]
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def verify_none_silent(model: nn.Module, ran: set[str], called: Sequence[Called]) -> None:
+    """Assert that each attention that ran is one that reported, a part of one, or around one.
+
+    Where one tower of a model reports and another does not, the layers that did look complete.
+    """
+    told = [one.name for one in called]
+    for name in sorted(ran):
+        if not any(f"{one}.".startswith(f"{name}.") or name.startswith(f"{one}.") for one in told):
+            raise IncompleteError(
+                f"layer {name!r} ({type(model.get_submodule(name)).__name__}) ran and did not report its attention, "
+                f"while {len(told)} others did: capture the part that you want to explain, or build the matrices "
+                "yourself and pass them to attnflow.Network"
+            )
 
 
 def expected_calls(config: Any) -> int | None:

@@ -58,6 +58,7 @@ class Run:
         self.total = _layers.expected_calls(config) if _layers.encoder_name(model) is None else None
         self.reports: list[_Report] = []
         self.told: list[Stack | None] = []
+        self.ran: set[str] = set()
         self.tapes: dict[str, Tape] = {}
         self.objective, self.spill = objective, spill
         self.waiting: list[tuple[Sequence[ComputedAttention], Tensor]] = []
@@ -139,7 +140,8 @@ class Run:
             if name in parameters or (name != "use_cache" and getattr(self.model.config, name, value) != value):
                 options.setdefault(name, value)
         try:
-            return self.model(**self.inputs.given, **options)
+            with _layers.noticing(self.model) as self.ran:
+                return self.model(**self.inputs.given, **options)
         except ValueError as error:
             if _layers.encoder_name(self.model) is None or any("decoder" in name for name in self.inputs.given):
                 raise
@@ -158,6 +160,7 @@ class Run:
             self._alone() if called else "encoder",
             encoded="encoder_outputs" in self.inputs.given,
         )
+        _layers.verify_none_silent(self.model, self.ran, called)
         for told, stack in zip(self.told, stacks, strict=False):
             if told is not None and told != stack:
                 raise CaptureError(
