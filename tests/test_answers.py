@@ -155,7 +155,7 @@ def test_one_step_has_a_picture_and_a_prediction(decoder: Any, plain: Any) -> No
     whole = attnflow.explain(decoder, plain, TEXT, generate=GREEDY, start_token=True)
     assert whole.predictions is not None
     assert result.prediction == whole.predictions[1]
-    assert (result.predictions, result.sink_labels) == (None, None)
+    assert (result.predictions, result.sink_labels) == (whole.predictions[1:2], whole.sink_labels[1:2])
     assert result.target_label == f"step 2: {whole.sink_labels[1]!r}"
     assert result.players.tolist() == list(range(1, N + 2))
     assert np.array_equal(result.values[0], whole.values[1, : N + 1])

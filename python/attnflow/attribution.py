@@ -141,7 +141,7 @@ class Attribution(Frozen):
     n_source
         How many of the tokens an encoder read for a decoder; 0 for models of one stack.
     sink_labels
-        One a sink, in words, where there are several: the tokens that were generated, say. None: their positions.
+        One a sink, in words: the tokens of an answer, say. None: see `target_label`, and the positions in `targets`.
     predictions
         One a sink: the token and the probability that the model gave it. None: see `prediction`.
     link_names

@@ -361,6 +361,19 @@ def test_two_towers_side_by_side_are_refused() -> None:
         )
 
 
+def test_a_tower_that_keeps_its_attention_to_itself_is_not_passed_over() -> None:
+    text = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2}
+    sound = {"patch_embeds_hidden_size": 24, "hidden_size": 192, "num_mel_bins": 64, "spec_size": 256}
+    config = transformers.ClapConfig(
+        text_config={**text, "num_attention_heads": 4}, audio_config={**sound, "depths": [1] * 4}, projection_dim=16
+    )
+    model = transformers.ClapModel(config).eval()
+    with pytest.raises(CaptureError, match=r"layer 'audio_model.*\(ClapAudio\w*\) ran and did not report"):
+        attentions(model, input_ids=[[1, 2, 3]], input_features=torch.zeros(1, 1, 256, 64))
+    assert len(attentions(model.text_model, input_ids=[[1, 2, 3]]).encoder) == 2
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
 def test_windows_are_refused() -> None:
     config = transformers.SwinConfig(
         image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4

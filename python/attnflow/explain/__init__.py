@@ -401,8 +401,8 @@ class _Work:
             verified=all(bool(each.stats.get("checked", self.solver["check"])) for each in solved),
             flows=pictured,
             n_source=reading.n_source,
-            sink_labels=plan.labels if plan.labels is not None and len(plan.labels) > 1 else None,
-            predictions=told if told is not None and len(told) > 1 else None,
+            sink_labels=plan.labels,
+            predictions=told,
             link_names=made.link_names,
             grid=reading.grid,
         )

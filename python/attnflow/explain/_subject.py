@@ -116,7 +116,12 @@ def _answered(capture: ModuleType, model: Any, tokenizer: Any, reading: Reading,
     labels = [int(token) for token in tokenizer(text_target=request.target)["input_ids"]]
     if set(labels) <= set(getattr(tokenizer, "all_special_ids", ())) and not request.target.strip():
         raise InvalidArgumentError(f"target={request.target!r} holds no token: there is nothing that is to be said")
-    return with_target(reading, tokenizer, *capture.decoder_inputs(model, labels))
+    decoder_ids, said = capture.decoder_inputs(model, labels)
+    # The language or the task that a text begins with (M2M100, Whisper) is told the model and not asked of it: it is
+    # read like the start token, and no step.
+    while len(said) > 1 and said[0] in getattr(tokenizer, "all_special_ids", ()):
+        said = said[1:]
+    return with_target(reading, tokenizer, decoder_ids, said)
 
 
 def encoder_inputs(reading: Reading) -> Any:
