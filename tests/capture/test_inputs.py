@@ -145,3 +145,11 @@ def test_context_lengths() -> None:
         contributions(build("roberta"), [5] * 64)
     assert attentions(build("roberta"), input_ids=[5] * 63).encoder[0].shape == (1, 63, 63)
     assert attentions(build("opt"), input_ids=[5] * 64).decoder[0].shape == (1, 64, 64)
+
+
+def test_a_model_that_takes_no_options_is_told_so_too() -> None:
+    config = transformers.EncodecConfig(
+        num_filters=4, hidden_size=8, codebook_size=16, codebook_dim=8, target_bandwidths=[1.5]
+    )
+    with pytest.raises(CaptureError, match=r"^EncodecModel has no attention to capture"):
+        attentions(transformers.EncodecModel(config).eval(), input_values=torch.zeros(1, 1, 2000))

@@ -139,6 +139,8 @@ class Run:
         for name, value in {"use_cache": False, "return_dict": True, "output_attentions": False}.items():
             if name in parameters or (name != "use_cache" and getattr(self.model.config, name, value) != value):
                 options.setdefault(name, value)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            options = {name: value for name, value in options.items() if name in parameters}
         try:
             with _layers.noticing(self.model) as self.ran:
                 return self.model(**self.inputs.given, **options)
