@@ -340,6 +340,9 @@ def test_a_language_model_that_sees() -> None:
         assert (got - expected.mean(dim=1)).abs().max() <= 1e-6
     words = attentions(model, input_ids=[[1, 2, 3]])
     assert (len(words.encoder), len(words.decoder)) == (0, 3)
+    headless = attentions(model.model, input_ids=ids, pixel_values=pixels)
+    for one, other in zip(headless.encoder + headless.decoder, result.encoder + result.decoder, strict=True):
+        assert (one - other).abs().max() <= 1e-6
 
 
 def test_two_towers_side_by_side_are_refused() -> None:

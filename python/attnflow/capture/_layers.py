@@ -237,7 +237,10 @@ def arrange(
 
 def _tower(model: nn.Module, called: Sequence[Called]) -> list[bool]:
     """Which reports come from the tower of images or sound that stands before a language model, if one does."""
-    language_model = decoder_name(model) if getattr(model, "can_generate", lambda: False)() else None
+    language_model = decoder_name(model)
+    # Without a head it is known by its name: what CLIP calls its decoder is a tower beside the other.
+    if language_model is not None and language_model.rpartition(".")[2] != "language_model":
+        language_model = language_model if getattr(model, "can_generate", lambda: False)() else None
     own = [language_model is not None and one.name.startswith(f"{language_model}.") for one in called]
     return [any(own) and not one for one in own]
 
