@@ -370,6 +370,15 @@ def test_what_cannot_generate_says_so(plain: Any) -> None:
         attnflow.explain(build("BertModel", LONG), plain, TEXT, generate=True, start_token=True)
 
 
+def test_an_encoder_has_no_next_token(plain: Any) -> None:
+    """What it says of its last position is about that one, and what would follow has been read already."""
+    model = build("BertForMaskedLM", LONG)
+    before = state(model)
+    with pytest.raises(InvalidArgumentError, match=r"BertForMaskedLM reads in both directions.*continuation"):
+        attnflow.explain(model, plain, TEXT, continuation=" the cat")
+    assert state(model) == before
+
+
 def test_a_vocabulary_that_is_not_the_models(decoder: Any) -> None:
     assert len(VOCABULARY) == 22
     with pytest.raises(InvalidArgumentError, match="tokenizer"):

@@ -298,6 +298,11 @@ class _Work:
                         readings.append(self._read(one))
                 captured = self._captured(readings, step)
                 kind = captured[0].kind
+                if self.request.answers and kind == "encoder":
+                    raise InvalidArgumentError(
+                        f"{type(self.model).__name__} reads in both directions, what follows a token as well: it does "
+                        "not go on with a text. Leave out continuation and generate"
+                    )
                 if kind == "encoder-decoder" or (kind == "decoder") == self.causal:
                     break
                 # Models say little about themselves; what was captured tells for certain.
