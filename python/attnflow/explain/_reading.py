@@ -72,7 +72,8 @@ class Reading:
         """Positions in words, for a label."""
         if len(positions) > 3:
             return f"{len(positions)} positions"
-        return ", ".join(f"{self.tokens[position].strip()!r}" for position in positions)
+        tokens = [self.tokens[position] for position in positions]
+        return ", ".join(repr(token.strip() or token) for token in tokens)
 
 
 def text_part(processor: Any) -> Any:
