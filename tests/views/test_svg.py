@@ -13,7 +13,7 @@ from samples import HOSTILE, caption, generation, image, recording, sample, tran
 
 from attnflow.attribution import Attribution, PairFlow
 from attnflow.views import colour, grid, layout, matrix, ribbons, svg
-from attnflow.views.elements import WIDTH, cells, shorten
+from attnflow.views.elements import WIDTH, breadth, cells, shorten, within
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 CASES: dict[str, Attribution] = {
@@ -240,6 +240,11 @@ def test_text_is_measured_and_shortened() -> None:
     assert shorten("abcdef", 4) == "abc…"
     assert cells(shorten("漢字漢字", 4)) <= 4
     assert shorten("abcd", 4) == "abcd"
+    assert breadth("mm") > breadth("ii")
+    assert breadth("word", strong=True) > breadth("word")
+    assert within("word", 100) == "word"
+    assert within("W" * 20, 60) == "WWWW…"
+    assert within("漢", 1) == "…"
 
 
 def test_saving(tmp_path: Path) -> None:
