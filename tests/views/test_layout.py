@@ -51,6 +51,10 @@ def test_steps_have_labels_and_shares() -> None:
     assert [step.label for step in layout.steps(generation(sink_labels=None, predictions=None))][:2] == ["to", "He"]
     assert layout.said(generation()) == "He gave it to Mary."
     assert layout.said(sample()) == ""
+    some = generation()
+    kept = {name: getattr(some, name)[::2] for name in ("values", "lower", "upper", "bottlenecks", "targets")}
+    kept |= {"sink_labels": ANSWER[::2], "predictions": some.predictions[::2]}
+    assert layout.said(replace(some, **kept)) == "He … it … Mary"
 
 
 def test_columns_keep_the_highest_scores_and_the_order_of_the_text() -> None:

@@ -60,6 +60,7 @@ def fragment(*results: Attribution) -> str:
         else first.prediction
         and {"token": wording.shown_token(first.prediction[0]), "share": f"{first.prediction[1]:.1%}"},
         "target": wording.visible(first.target_label),
+        "subject": wording.subject_word(first),
         "verified": {"all": all(result.verified for result in results), "line": wording.verified_line(*results)},
         "scale": range(0, colour.LEVELS + 1, 2),
         "names": _names(results),

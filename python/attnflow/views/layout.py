@@ -7,6 +7,7 @@ of an image. A *step* is a sink among several: a generated token, as a rule.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -157,11 +158,18 @@ def steps(result: Attribution) -> list[Step]:
 
 
 def said(result: Attribution) -> str:
-    """What a generation said, in one piece; empty where the sinks are no generated tokens."""
+    """What a generation said, in one piece; empty where the sinks are no generated tokens.
+
+    Where steps are missing between those that are explained, an ellipsis stands for them.
+    """
     if len(result.targets) < 2 or result.sink_labels is None:
         return ""
     tokens = result.sink_labels if result.predictions is None else [token for token, _ in result.predictions]
-    return "".join(tokens).strip(" ")
+    ends = [max(target) for target in result.targets]
+    text = tokens[0]
+    for token, (before, end) in zip(tokens[1:], pairwise(ends), strict=True):
+        text += token if end == before + 1 else " … " + token.lstrip(" ")
+    return text.strip(" ")
 
 
 def columns(result: Attribution, most: int | None = None) -> Columns:
