@@ -305,6 +305,14 @@ def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
     return sorted(sorted(range(n), key=lambda i: -tables[0][i].score)[: max(1, limit)])
 
 
+def _numbered(name: str, room: int) -> str:
+    """A link's name in that many cells: what is left out of it is not its number."""
+    words, _, number = name.rpartition(" ")
+    if cell_len(name) <= room or not number.isdecimal() or len(number) > 4:
+        return short(name, room)
+    return f"{short(words, room - 1 - len(number))} {number}"
+
+
 class _Block:
     """The columns of one method."""
 
@@ -317,7 +325,7 @@ class _Block:
         self.intervals = [wording.uncertainty(row.score, row.lower, row.upper) for row in rows]
         self.scores = [wording.score(row.score, self.places) for row in rows]
         self.score_width = max(5, *(len(self.scores[i]) for i in kept))
-        self.cuts = [short(wording.visible(row.bottleneck), 14) for row in rows]
+        self.cuts = [_numbered(wording.visible(row.bottleneck), 18) for row in rows]
         self.cut_width = max(3, *(cell_len(self.cuts[i]) for i in kept))
         self.interval_width = max(len(self.intervals[i]) for i in kept)
         self.narrowest = self.score_width + 1 + self.cut_width
