@@ -144,6 +144,12 @@ def test_measures_have_names(measure: str, name: str) -> None:
     assert "published" not in wording.method_note(result)
 
 
+def test_what_was_asked_is_not_called_the_prediction() -> None:
+    options = {"measure": "attention_x_gradient", "calibration": None}
+    assert "moves the prediction;" in wording.method_note(sample(options=options))
+    assert "moves the objective;" in wording.method_note(sample(options={**options, "objective": [" dog", " cat"]}))
+
+
 def test_divided_scores_are_said_to_be() -> None:
     divided = sample(seed=3, options={"measure": "attention", "receptive_field": True})
     assert "Scores are divided by receptive fields" in [caveat.title for caveat in wording.caveats(divided)]

@@ -124,8 +124,18 @@ def test_the_mean_over_positions_has_a_row_of_its_own() -> None:
         upper=values, bottlenecks=[[1, -3]], flows=[flow], prediction=None,
     )  # fmt: skip
     texts = list(drawn(flow, result).itertext())
-    assert "mean" in texts
+    assert texts.count("mean") == 2  # its row, and its place behind the last layer
+    assert "layer 1" in texts
+    assert not any("layer 2" in text for text in texts)
     assert any("mean over positions" in text for text in texts)
+
+
+def test_notes_that_find_no_room_are_left_out_and_not_cut_off() -> None:
+    options = {"measure": "attention_x_gradient", "calibration": "excess", "receptive_field": True}
+    picture = ElementTree.fromstring(svg.chart(sample(options=options)))
+    (said,) = [text.text or "" for text in picture.iter("text") if "rank variance" in (text.text or "")]
+    assert said.startswith("divided by receptive fields · Spearman")
+    assert len(said) < 100
 
 
 def test_what_is_not_drawn_is_counted() -> None:

@@ -242,8 +242,8 @@ def _target(result: Attribution, target: tuple[int, ...]) -> str:
 _MEASURES = {
     "alti": ("ALTI", ""),
     "attention": ("attention", ""),
-    "attention_gradient": ("attention gradient", "how much attention moves the prediction"),
-    "attention_x_gradient": ("attention × gradient", "attention times how much it moves the prediction"),
+    "attention_gradient": ("attention gradient", "how much attention moves the {}"),
+    "attention_x_gradient": ("attention × gradient", "attention times how much it moves the {}"),
     "value_norm": ("value norm", "attention weighted by the size of what it carries"),
     "value_norm_residual": ("value norm with residual", "attention weighted by the size of what it carries"),
 }
@@ -266,8 +266,9 @@ def method_note(result: Attribution) -> str:
     if measure == "attention" and calibration is None and mixed and not _is_divided(result):
         return "the published method"
     spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
+    moved = "prediction" if result.options.get("objective") is None else "objective"
     notes = [
-        _MEASURES.get(measure, ("", ""))[1],
+        _MEASURES.get(measure, ("", ""))[1].format(moved),
         spread.get(calibration, ""),
         "divided by receptive fields" if _is_divided(result) else "",
     ]
