@@ -237,6 +237,12 @@ def test_source_and_decoder_are_apart() -> None:
         assert "<pad>Die Schlüssel" in text
 
 
+def test_an_answer_that_was_given_is_not_called_the_models() -> None:
+    shown = terminal.render(generation(options={"generated": False}), width=80)
+    assert "made to say  He gave it to Mary." in shown
+    assert "said         He" not in shown
+
+
 def test_a_link_keeps_its_number() -> None:
     names = [f"{name} {n}" for n in (3, 12) for name in ("encoder layer", "residual of cross-attention")]
     one = translation(steps=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import HOSTILE, caption, image, recording, sample
+from samples import HOSTILE, caption, generation, image, recording, sample
 
 from attnflow.errors import InvalidArgumentError
 from attnflow.views import colour, wording
@@ -148,6 +148,14 @@ def test_results_of_other_tokens_are_not_compared() -> None:
         wording.require_same_tokens([sample(), sample(["other"])])
     with pytest.raises(InvalidArgumentError, match="same tokens and players"):
         wording.require_same_tokens([sample(), sample(start_token=False)])
+
+
+def test_what_a_model_was_made_to_say_it_did_not_predict() -> None:
+    assert wording.said_word(sample()) == "predicted"
+    assert wording.said_word(sample(options={"generated": True})) == "said"
+    assert wording.said_word(sample(options={"generated": False})) == "made to say"
+    assert wording.said_word(generation()) == "said"
+    assert wording.said_word(generation(options={"generated": False})) == "made to say"
 
 
 def test_only_the_published_method_is_called_so() -> None:

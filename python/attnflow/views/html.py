@@ -54,6 +54,7 @@ def fragment(*results: Attribution) -> str:
     context = {
         "style": Markup(_style()),
         "model": wording.visible(str(first.options.get("model", ""))),
+        "said_word": wording.said_word(first),
         "said": elements.shorten(wording.visible(layout.said(first)), 160),
         "prediction": None
         if several

@@ -104,11 +104,11 @@ def _root(height: float, attributes: dict[str, str]) -> Element:
 def _headline(results: Sequence[Attribution]) -> tuple[Element, float]:
     group = Element("g")
     first = results[0] if len(results[0].targets) > 1 else wording.each_sink(results[0])[0]
-    said = wording.visible(first.target_label)
+    said, word = wording.visible(first.target_label), wording.said_word(first)
     if generated := layout.said(first):
-        said = f"said “{shorten(wording.visible(generated), 60)}” · {said}"
+        said = f"{word} “{shorten(wording.visible(generated), 60)}” · {said}"
     elif first.prediction is not None and len(first.targets) == 1:
-        said = f"predicted “{wording.shown_token(first.prediction[0])}” {first.prediction[1]:.1%} · {said}"
+        said = f"{word} “{wording.shown_token(first.prediction[0])}” {first.prediction[1]:.1%} · {said}"
     text(group, 16, 28, shorten(said, 118), "title")
     text(group, 16, 46, wording.verified_line(*results), "faint")
     return group, 60

@@ -82,7 +82,10 @@ def _report(console: Console, results: Sequence[Attribution], styles: Palette, l
     if first.prediction is not None:
         token, probability = first.prediction
         facts.append(
-            ("predicted", Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")))
+            (
+                wording.said_word(first),
+                Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")),
+            )
         )
     facts.append(("target", Text(wording.visible(first.target_label))))
     _facts(console, facts)
@@ -105,7 +108,7 @@ def _overview(console: Console, results: Sequence[Attribution], styles: Palette,
     first = results[0]
     _title(console, first)
     generated = wording.visible(layout.said(first))
-    facts = [("said", Text(short(generated, 4 * console.width), "bold"))] if generated else []
+    facts = [(wording.said_word(first), Text(short(generated, 4 * console.width), "bold"))] if generated else []
     facts.append(("target", Text(wording.visible(first.target_label))))
     _facts(console, facts)
     for result in results:

@@ -33,6 +33,7 @@ __all__ = [
     "players_word",
     "position_share",
     "require_same_tokens",
+    "said_word",
     "score",
     "seconds",
     "shown_token",
@@ -292,6 +293,14 @@ def position_share(result: Attribution) -> str:
 def steps_word(result: Attribution) -> str:
     """What several sinks are: the steps of a generation, or targets."""
     return "targets" if result.sink_labels is None else "steps"
+
+
+def said_word(result: Attribution) -> str:
+    """How a model came to a token: it was made to say it, said it, or would have."""
+    generated = result.options.get("generated")
+    if generated is False:
+        return "made to say"
+    return "predicted" if generated is None and len(result.targets) == 1 else "said"
 
 
 def subject_word(result: Attribution) -> str:
