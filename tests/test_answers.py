@@ -180,6 +180,8 @@ def test_steps(decoder: Any, plain: Any, steps: Any, chosen: list[int]) -> None:
     assert result.targets == tuple((N + step,) for step in chosen)
     assert np.array_equal(result.values, whole.values[chosen][:, : result.players.size])
     assert result.players.tolist() == list(range(1, N + 1 + max(chosen)))
+    assert result.options["steps"] == tuple(chosen)
+    assert "steps" not in whole.options
     once = attnflow.explain(
         decoder, plain, TEXT, generate=GREEDY, steps=iter(chosen), sources=iter([1, 2]), start_token=True
     )

@@ -55,6 +55,9 @@ def test_steps_have_labels_and_shares() -> None:
     kept = {name: getattr(some, name)[::2] for name in ("values", "lower", "upper", "bottlenecks", "targets")}
     kept |= {"sink_labels": ANSWER[::2], "predictions": some.predictions[::2]}
     assert layout.said(replace(some, **kept)) == "He … it … Mary"
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
+    chosen = layout.steps(replace(some, **kept, options={"steps": [0, 2, 4]}))
+    assert [step.number for step in chosen] == [1, 3, 5]
 
 
 def test_columns_keep_the_highest_scores_and_the_order_of_the_text() -> None:

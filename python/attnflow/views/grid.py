@@ -122,7 +122,7 @@ def _strips(result: Attribution) -> tuple[Element, float, float]:
     labels = [within(step.label, 119.0, strong=True) if several else "" for step in steps]
     left = 16.0
     if several:
-        left += 8.0 * len(str(len(steps))) + max(breadth(label, strong=True) for label in labels) + 74
+        left += 8.0 * layout.digits(steps) + max(breadth(label, strong=True) for label in labels) + 74
     height = _STRIP if several else 46.0
     highest = float(result.values.max())
     frames = result.on_grid().size

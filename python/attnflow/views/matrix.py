@@ -39,7 +39,7 @@ def draw(result: Attribution) -> tuple[Element, float, float]:
     top = 16 + longest * math.sin(slant)
     overhang = longest * math.cos(slant)
     shares = 52.0 if any(step.share for step in rows) else 0.0
-    left = 16 + 8.0 * len(str(len(rows))) + max(breadth(label, strong=True) for label in labels) + 22 + shares
+    left = 16 + 8.0 * layout.digits(rows) + max(breadth(label, strong=True) for label in labels) + 22 + shares
     gaps = _GAP * (len(shown.groups) - 1)
     room = WIDTH - 32 - left - overhang - gaps
     step_width = max(11.0, min(26.0, room / max(1, len(shown.players))))
