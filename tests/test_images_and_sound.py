@@ -409,6 +409,16 @@ def test_layers_of_windows_are_refused() -> None:
         attnflow.explain(model.eval(), None, pixels(16, 16), measure="attention")
 
 
+def test_a_model_of_images_and_texts_names_the_part_that_sees() -> None:
+    words = {key: value for key, value in LONG.items() if key != "max_position_embeddings"}
+    sizes = {"text_config": {**words, "vocab_size": 22}, "vision_config": VISION, "projection_dim": 16}
+    model = sharpened(transformers.CLIPModel(transformers.CLIPConfig(**sizes)))
+    for given in (pixels(), np.zeros((12, 12, 3), dtype=np.uint8)):
+        with pytest.raises(InvalidArgumentError, match=r"CLIPModel reads text beside images.*model\.vision_model"):
+            attnflow.explain(model, image_processor(), given)
+    assert attnflow.explain(model.vision_model, None, pixels()).grid == Grid(1, (3, 3))
+
+
 def test_words_about_an_image_have_its_grid() -> None:
     torch.manual_seed(0)
     size = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 20, "vocab_size": 22}

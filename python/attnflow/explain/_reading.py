@@ -241,6 +241,12 @@ def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str, be
 def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
     """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
     main = getattr(model, "main_input_name", "")
+    words = isinstance(given, Mapping) and not {"input_ids", "inputs_embeds"}.isdisjoint(given)
+    if main == "input_ids" and not words and getattr(model.config, "vision_config", None) is not None:
+        raise InvalidArgumentError(
+            f"{type(model).__name__} reads text beside images: of an image alone, explain the part that sees, such as "
+            "model.vision_model"
+        )
     if isinstance(given, Mapping):
         arrays = dict(given)
         if not arrays:
