@@ -136,7 +136,8 @@ def tell(result: Attribution) -> None:
     """The three highest scores of each thing that was explained."""
     labels = result.sink_labels or (result.target_label,)
     for sink, label in enumerate(labels):
-        best = ", ".join(f"{row.token!r} at {row.position} ({row.score:.3f})" for row in result.top(3, sink))
+        drawn_on = [row for row in result.top(3, sink) if row.score > 0]
+        best = ", ".join(f"{row.token!r} at {row.position} ({row.score:.3f})" for row in drawn_on) or "nothing"
         print(f"{label!r}: {best}" if result.sink_labels else f"{label}: {best}")
 
 

@@ -180,6 +180,8 @@ def test_steps(decoder: Any, plain: Any, steps: Any, chosen: list[int]) -> None:
     assert result.targets == tuple((N + step,) for step in chosen)
     assert np.array_equal(result.values, whole.values[chosen][:, : result.players.size])
     assert result.players.tolist() == list(range(1, N + 1 + max(chosen)))
+    assert result.options["steps"] == tuple(chosen)
+    assert "steps" not in whole.options
     once = attnflow.explain(
         decoder, plain, TEXT, generate=GREEDY, steps=iter(chosen), sources=iter([1, 2]), start_token=True
     )
@@ -368,6 +370,15 @@ def test_what_makes_no_sense_is_refused(decoder: Any, plain: Any, options: dict[
 def test_what_cannot_generate_says_so(plain: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="BertModel cannot generate"):
         attnflow.explain(build("BertModel", LONG), plain, TEXT, generate=True, start_token=True)
+
+
+def test_an_encoder_has_no_next_token(plain: Any) -> None:
+    """What it says of its last position is about that one, and what would follow has been read already."""
+    model = build("BertForMaskedLM", LONG)
+    before = state(model)
+    with pytest.raises(InvalidArgumentError, match=r"BertForMaskedLM reads in both directions.*continuation"):
+        attnflow.explain(model, plain, TEXT, continuation=" the cat")
+    assert state(model) == before
 
 
 def test_a_vocabulary_that_is_not_the_models(decoder: Any) -> None:

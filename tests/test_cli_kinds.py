@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("torch")
 from test_cli import one_error
-from tiny import TEXT, N, bart, image_processor, llama, plain, two_sided, vit, wav2vec2
+from tiny import LONG, TEXT, VISION, N, bart, image_processor, llama, plain, two_sided, vit, wav2vec2
 
+import attnflow
 from attnflow import Attribution
 from attnflow.cli import main
 from attnflow.packaged_models import load_whisper, missing
@@ -63,6 +64,15 @@ def test_a_chat_model_answers(decoder: str, tmp_path: Path) -> None:
     assert 1 <= result.values.shape[0] <= 3
 
 
+def test_both_methods_explain_the_same_answer(tmp_path: Path) -> None:
+    """Also of a model that draws lots."""
+    model = llama()
+    model.generation_config.do_sample = True
+    drawing = saved(tmp_path / "model", model, plain())
+    result = explained(tmp_path, "--model", drawing, "--text", TEXT, "--generate", "12", "--compare")
+    assert len(result.targets) > 1
+
+
 def test_an_encoder_decoder_is_told_what_to_say_or_says_it(translator: str, tmp_path: Path) -> None:
     given = ["--model", translator, "--text", "the cat sat"]
     result = explained(tmp_path, *given, "--target", "a dog", "--merge", "single", "--measure", "attention")
@@ -103,6 +113,21 @@ def write_sound(path: Path, *, rate: int = 16000, width: int = 2, samples: int =
         file.setframerate(rate)
         file.writeframes(np.random.default_rng(0).integers(0, 255, samples * width, dtype=np.uint8).tobytes())
     return str(path)
+
+
+def test_an_image_for_a_model_of_images_and_texts(tmp_path: Path) -> None:
+    """Its vision tower, with the weights that it has."""
+    transformers = pytest.importorskip("transformers")
+    picture = pytest.importorskip("PIL.Image").new("RGB", (12, 12), (200, 30, 30))
+    picture.save(tmp_path / "x.png")
+    words = {key: value for key, value in LONG.items() if key != "max_position_embeddings"}
+    sizes = {"text_config": {**words, "vocab_size": 22}, "vision_config": VISION, "projection_dim": 16}
+    both, processor = transformers.CLIPModel(transformers.CLIPConfig(**sizes)).eval(), image_processor()
+    model = saved(tmp_path / "model", both, processor)
+    result = explained(tmp_path, "--model", model, "--image", str(tmp_path / "x.png"))
+    expected = attnflow.explain(both.vision_model, processor, picture)
+    assert result.tokens == expected.tokens
+    assert np.allclose(result.values, expected.values, atol=1e-6)
 
 
 def test_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

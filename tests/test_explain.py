@@ -18,6 +18,7 @@ from attnflow.errors import (  # noqa: E402
     CaptureError,
     InvalidArgumentError,
 )
+from attnflow.explain._reading import Reading  # noqa: E402
 
 
 @pytest.fixture(name="plain")
@@ -102,6 +103,12 @@ def test_targets_of_a_decoder(decoder: Any, plain: Any, target: Any, positions: 
     assert result.prediction[0] == plain.decode([token])
     if len(positions) == 1:
         assert result.target_label == f"next token after {result.tokens[positions[0]]!r}"
+
+
+def test_a_blank_is_called_by_its_name() -> None:
+    """A line end, say, which nothing would be left of without its blanks."""
+    reading = Reading(text="a\n b", ids=(1, 2, 3), tokens=("a", "\n", " b"), offsets=(None,) * 3, special=(False,) * 3)
+    assert reading.name([0, 1, 2]) == r"'a', '\n', 'b'"
 
 
 def test_a_joined_sink_collects_at_least_as_much(decoder: Any, plain: Any) -> None:

@@ -72,6 +72,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sources": [None]}, r"sources\[0\] is None"),
     ({"start_token": None}, "start_token must be 'auto', True or False, got None"),
     ({"start_token": "<s>"}, "start_token must be 'auto', True or False, got '<s>'"),
+    ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1"),
     ({"text": [TEXT], "batch_size": -1}, "batch_size is -1; it must be an integer >= 1"),
     ({"threads": -1}, "threads"),
     ({"threads": 1.5}, r"threads.*1\.5"),

@@ -130,6 +130,45 @@ def test_registers_are_nobody() -> None:
     assert result.players.tolist() == list(range(3, 12))
 
 
+def test_a_token_that_learned_from_a_teacher_is_no_register() -> None:
+    torch.manual_seed(0)
+    result = attnflow.explain(sharpened(transformers.DeiTModel(transformers.DeiTConfig(**VISION))), None, pixels())
+    assert result.tokens[:3] == ("[CLS]", "[DIST]", "patch 0,0")
+    assert result.grid == Grid(2, (3, 3))
+
+
+def yolos() -> tuple[Any, dict[str, Any]]:
+    """Tokens for what is detected stand behind the patches."""
+    config = transformers.YolosConfig(**{**VISION, "image_size": [12, 12]}, num_detection_tokens=3)
+    return transformers.YolosModel(config), pixels()
+
+
+def vilt() -> tuple[Any, dict[str, Any]]:
+    """A text stands in front of them."""
+    config = transformers.ViltConfig(**VISION, max_image_length=PATCHES, vocab_size=22)
+    return transformers.ViltModel(config), {"input_ids": torch.tensor([[4, 7, 8, 5]]), **pixels()}
+
+
+def masked() -> tuple[Any, dict[str, Any]]:
+    """Patches are shuffled, even where all of them stay."""
+    return transformers.ViTMAEModel(transformers.ViTMAEConfig(**VISION, mask_ratio=0.0)), pixels()
+
+
+def spectrogram_in_patches() -> tuple[Any, dict[str, Any]]:
+    """Positions are no moments, and the first two are nothing of the sound."""
+    size = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 8}
+    return transformers.ASTModel(transformers.ASTConfig(**{**VISION, **size})), {"input_values": torch.randn(1, 16, 8)}
+
+
+@pytest.mark.parametrize("make", [yolos, vilt, masked, spectrogram_in_patches])
+def test_where_patches_lie_is_never_guessed(make: Any) -> None:
+    torch.manual_seed(0)
+    model, given = make()
+    result = attnflow.explain(sharpened(model), None, given, measure="attention")
+    assert result.grid is None
+    assert result.tokens == tuple(f"position {place}" for place in range(len(result.tokens)))
+
+
 def test_an_image_without_a_class_token_is_averaged() -> None:
     torch.manual_seed(0)
     config = transformers.SiglipVisionConfig(**VISION)
@@ -368,6 +407,29 @@ def test_layers_of_windows_are_refused() -> None:
     model = transformers.SwinModel(transformers.SwinConfig(**{**config.to_dict(), "window_size": 4}))
     with pytest.raises(CaptureError):
         attnflow.explain(model.eval(), None, pixels(16, 16), measure="attention")
+
+
+def test_a_model_of_images_and_texts_names_the_part_that_sees() -> None:
+    words = {key: value for key, value in LONG.items() if key != "max_position_embeddings"}
+    sizes = {"text_config": {**words, "vocab_size": 22}, "vision_config": VISION, "projection_dim": 16}
+    model = sharpened(transformers.CLIPModel(transformers.CLIPConfig(**sizes)))
+    for given in (pixels(), np.zeros((12, 12, 3), dtype=np.uint8)):
+        with pytest.raises(InvalidArgumentError, match=r"CLIPModel reads text beside images.*model\.vision_model"):
+            attnflow.explain(model, image_processor(), given)
+    assert attnflow.explain(model.vision_model, None, pixels()).grid == Grid(1, (3, 3))
+
+
+def test_words_about_an_image_have_its_grid() -> None:
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 20, "vocab_size": 22}
+    words = transformers.GPT2LMHeadModel(transformers.GPT2Config(**size, add_cross_attention=True, is_decoder=True))
+    model = transformers.VisionEncoderDecoderModel(encoder=vit(), decoder=words)
+    model.config.decoder_start_token_id, model.config.pad_token_id = 2, 0
+    result = attnflow.explain(sharpened(model), two_sided(), pixels(), target="a dog", measure="attention")
+    assert result.grid == Grid(1, (3, 3))
+    assert result.tokens[:2] == ("[CLS]", "patch 0,0")
+    assert result.source.players.tolist() == list(range(1, PATCHES + 1))
+    assert np.array_equal(result.on_grid(1).ravel(), result.source.values[1])
 
 
 # --- Arrays of token ids ---------------------------------------------------------------------------------------------

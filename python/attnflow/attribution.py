@@ -193,6 +193,10 @@ class Attribution(Frozen):
     grid: Grid | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("text", str), ("target_label", str), ("definition", str), ("verified", bool | np.bool_)):
+            if not isinstance(given := getattr(self, name), kind):
+                raise InvalidArgumentError(f"{name} must be a {'str' if kind is str else 'bool'}, got {given!r}")
+        _put(self, "verified", bool(self.verified))
         n = len(self.tokens)
         _put(self, "tokens", tuple(self.tokens))
         if n == 0 or not all(isinstance(token, str) for token in self.tokens):
@@ -227,8 +231,7 @@ class Attribution(Frozen):
         self._check_labels(n)
         self._check_numbers((len(self.targets), self.players.size))
         if self.prediction is not None:
-            token, probability = self.prediction
-            _put(self, "prediction", (str(token), float(probability)))
+            _put(self, "prediction", _prediction(self.prediction))
         _put(self, "timings", MappingProxyType({str(k): float(v) for k, v in self.timings.items()}))
         _put(self, "options", MappingProxyType({str(k): _plain(v, str(k)) for k, v in self.options.items()}))
         if self.flows is not None:
@@ -244,7 +247,7 @@ class Attribution(Frozen):
         if self.sink_labels is not None:
             _put(self, "sink_labels", tuple(str(label) for label in self.sink_labels))
         if self.predictions is not None:
-            _put(self, "predictions", tuple((str(token), float(share)) for token, share in self.predictions))
+            _put(self, "predictions", tuple(map(_prediction, self.predictions)))
         if self.link_names is not None:
             _put(self, "link_names", tuple(str(name) for name in self.link_names))
         if self.grid is not None:
@@ -510,6 +513,13 @@ def _frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[An
         raise InvalidArgumentError(f"{name} must be an array of {np.dtype(dtype).name}: {error}") from error
     array.flags.writeable = False
     return array
+
+
+def _prediction(given: tuple[str, float]) -> tuple[str, float]:
+    token, probability = given
+    if not 0 <= float(probability) < math.inf:
+        raise InvalidArgumentError(f"the probability of {token!r} must be finite and >= 0, got {probability}")
+    return str(token), float(probability)
 
 
 def _joined(target: int | Iterable[int], name: str) -> tuple[int, ...]:

@@ -28,6 +28,9 @@ addEventListener("load", () => {
     );
   }
 
+  for (const element of all(".picture")) // where there is room, nothing has to be scrolled to
+    if (width >= 1120 && element.scrollWidth > element.clientWidth + 1) found.push("a picture is cut off");
+
   for (const entry of performance.getEntriesByType("resource")) found.push(`fetched ${entry.name}`);
   document.title = JSON.stringify({
     found: [...new Set(found)].slice(0, 8),

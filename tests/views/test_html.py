@@ -30,7 +30,11 @@ CASES: dict[str, tuple[Attribution, ...]] = {
     "generation": (generation(), generation(seed=1, options={"measure": "attention"})),
     "hostile generation": (generation(HOSTILE, HOSTILE[:9]),),
     "long generation": (generation([f" tok{i}" for i in range(150)], [f" word{i}" for i in range(120)]),),
+    "wide letters": (
+        generation([" WWWWWWWWWW", " mmmm"], [" mm", " WWWWWWWWWWWW", " MMMMMMMMMMMMMMMM", " HEADQUARTERS"]),
+    ),
     "translation": (translation(),),
+    "long translation": (translation([*"CC(=O)Nc1ccc(O)cc1"], [*"CC(=O)Nc1ccc(OC)cc1"]),),
     "hostile translation": (translation(HOSTILE, HOSTILE[::-1], link_names=HOSTILE),),
     "one step of a translation": (translation(steps=1),),
     "image": (image(), image(seed=1)),
@@ -38,6 +42,7 @@ CASES: dict[str, tuple[Attribution, ...]] = {
     "caption": (caption(),),
     "recording": (recording(),),
     "short recording": (recording(9, ["a", " b"]),),
+    "recording in wide letters": (recording(40, [" mm", " WWWWWWWWWWWW"]),),
     "nothing": (sample(values=np.zeros((1, 14)), lower=np.zeros((1, 14)), upper=np.zeros((1, 14)), flows=0),),
 }
 

@@ -51,6 +51,13 @@ def test_steps_have_labels_and_shares() -> None:
     assert [step.label for step in layout.steps(generation(sink_labels=None, predictions=None))][:2] == ["to", "He"]
     assert layout.said(generation()) == "He gave it to Mary."
     assert layout.said(sample()) == ""
+    some = generation()
+    kept = {name: getattr(some, name)[::2] for name in ("values", "lower", "upper", "bottlenecks", "targets")}
+    kept |= {"sink_labels": ANSWER[::2], "predictions": some.predictions[::2]}
+    assert layout.said(replace(some, **kept)) == "He … it … Mary"
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
+    chosen = layout.steps(replace(some, **kept, options={"steps": [0, 2, 4]}))
+    assert [step.number for step in chosen] == [1, 3, 5]
 
 
 def test_columns_keep_the_highest_scores_and_the_order_of_the_text() -> None:
@@ -138,6 +145,12 @@ def test_measures_have_names(measure: str, name: str) -> None:
     assert wording.method_name(result) == name
     assert wording.method_note(result).endswith("no calibration")
     assert "published" not in wording.method_note(result)
+
+
+def test_what_was_asked_is_not_called_the_prediction() -> None:
+    options = {"measure": "attention_x_gradient", "calibration": None}
+    assert "moves the prediction;" in wording.method_note(sample(options=options))
+    assert "moves the objective;" in wording.method_note(sample(options={**options, "objective": [" dog", " cat"]}))
 
 
 def test_divided_scores_are_said_to_be() -> None:

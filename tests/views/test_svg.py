@@ -13,7 +13,7 @@ from samples import HOSTILE, caption, generation, image, recording, sample, tran
 
 from attnflow.attribution import Attribution, PairFlow
 from attnflow.views import colour, grid, layout, matrix, ribbons, svg
-from attnflow.views.elements import WIDTH, cells, shorten
+from attnflow.views.elements import WIDTH, breadth, cells, shorten, within
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 CASES: dict[str, Attribution] = {
@@ -124,8 +124,18 @@ def test_the_mean_over_positions_has_a_row_of_its_own() -> None:
         upper=values, bottlenecks=[[1, -3]], flows=[flow], prediction=None,
     )  # fmt: skip
     texts = list(drawn(flow, result).itertext())
-    assert "mean" in texts
+    assert texts.count("mean") == 2  # its row, and its place behind the last layer
+    assert "layer 1" in texts
+    assert not any("layer 2" in text for text in texts)
     assert any("mean over positions" in text for text in texts)
+
+
+def test_notes_that_find_no_room_are_left_out_and_not_cut_off() -> None:
+    options = {"measure": "attention_x_gradient", "calibration": "excess", "receptive_field": True}
+    picture = ElementTree.fromstring(svg.chart(sample(options=options)))
+    (said,) = [text.text or "" for text in picture.iter("text") if "rank variance" in (text.text or "")]
+    assert said.startswith("divided by receptive fields · Spearman")
+    assert len(said) < 100
 
 
 def test_what_is_not_drawn_is_counted() -> None:
@@ -240,6 +250,11 @@ def test_text_is_measured_and_shortened() -> None:
     assert shorten("abcdef", 4) == "abc…"
     assert cells(shorten("漢字漢字", 4)) <= 4
     assert shorten("abcd", 4) == "abcd"
+    assert breadth("mm") > breadth("ii")
+    assert breadth("word", strong=True) > breadth("word")
+    assert within("word", 100) == "word"
+    assert within("W" * 20, 60) == "WWWW…"
+    assert within("漢", 1) == "…"
 
 
 def test_saving(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -234,6 +235,21 @@ def test_source_and_decoder_are_apart() -> None:
         assert text.count("decoder: what it read and said") == 2
         assert "The keys to the cabinet are on the table.</s>" in text
         assert "<pad>Die Schlüssel" in text
+
+
+def test_an_answer_that_was_given_is_not_called_the_models() -> None:
+    shown = terminal.render(generation(options={"generated": False}), width=80)
+    assert "made to say  He gave it to Mary." in shown
+    assert "said         He" not in shown
+
+
+def test_a_link_keeps_its_number() -> None:
+    names = [f"{name} {n}" for n in (3, 12) for name in ("encoder layer", "residual of cross-attention")]
+    one = translation(steps=1)
+    cuts = np.arange(one.players.size)[None] % len(names)
+    shown = terminal.render(replace(one, link_names=(*names, *"abcdefghijklmn"), bottlenecks=cuts), width=80)
+    for cut in ("encoder layer 3", "encoder layer 12", "residual of cro… 3", "residual of cr… 12"):
+        assert re.search(rf" {cut}$", shown, re.MULTILINE), cut
 
 
 def test_an_image_is_a_table_of_cells_and_its_best_come_first() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import HOSTILE, sample
+from samples import HOSTILE, caption, generation, image, recording, sample
 
 from attnflow.errors import InvalidArgumentError
 from attnflow.views import colour, wording
@@ -97,6 +97,18 @@ def test_a_ranking_by_position_is_called_one() -> None:
     assert "later" in worst.text
 
 
+def test_patches_and_frames_are_no_tokens() -> None:
+    rising = np.arange(1.0, 17.0)[None]
+    scores = {"values": rising, "lower": rising, "upper": rising}
+    (worst, *_) = wording.caveats(image(4, 4, **scores))
+    assert worst.title == "This ranking is the order of the patches"
+    assert "patches further down score higher" in worst.text
+    (worst, *_) = wording.caveats(image(4, 4, **{name: rising[:, ::-1].copy() for name in scores}))
+    assert "patches further up score higher" in worst.text
+    assert wording.players_word(recording(9).source or caption()) == "frames"
+    assert wording.players_word(caption()) == "players"  # patches, and words about them
+
+
 def test_no_caveat_where_none_is_due() -> None:
     assert wording.caveats(sample(seed=3)) == []
 
@@ -136,6 +148,22 @@ def test_results_of_other_tokens_are_not_compared() -> None:
         wording.require_same_tokens([sample(), sample(["other"])])
     with pytest.raises(InvalidArgumentError, match="same tokens and players"):
         wording.require_same_tokens([sample(), sample(start_token=False)])
+
+
+def test_what_a_model_was_made_to_say_it_did_not_predict() -> None:
+    assert wording.said_word(sample()) == "predicted"
+    assert wording.said_word(sample(options={"generated": True})) == "said"
+    assert wording.said_word(sample(options={"generated": False})) == "made to say"
+    assert wording.said_word(generation()) == "said"
+    assert wording.said_word(generation(options={"generated": False})) == "made to say"
+
+
+def test_only_the_published_method_is_called_so() -> None:
+    usual = sample(plain=True)
+    assert wording.method_note(usual) == "the published method"
+    for other in ({"residual": 0.0}, {"heads": "max"}, {"calibration": "excess"}):
+        changed = sample(plain=True, options={**usual.options, **other})
+        assert wording.method_note(changed) in ("no calibration", "only what exceeds evenly spread attention")
 
 
 def test_method_names() -> None:

@@ -39,7 +39,9 @@ def load(name: str, gguf_file: str | None = None, threads: int | None = None, *,
             warnings.simplefilter("ignore")
             config = transformers.AutoConfig.from_pretrained(name, **options)
             loader = model_class(config)
-            model = getattr(transformers, loader).from_pretrained(name, dtype=torch.float32, **options)
+            if kind == "image" and loader == "AutoModel":  # of a model of images and texts, the tower that sees
+                config = getattr(config, "vision_config", config)
+            model = getattr(transformers, loader).from_pretrained(name, config=config, dtype=torch.float32, **options)
             # A recording that becomes words needs both; of others the folder may hold no tokenizer.
             ears = "AutoProcessor" if loader == "AutoModelForSpeechSeq2Seq" else "AutoFeatureExtractor"
             reader = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": ears}[kind]

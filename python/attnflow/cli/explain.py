@@ -105,6 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
         progress.say("loading the model")
         kind = "image" if arguments.image else "audio" if arguments.audio else "text"
         model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads, kind=kind)
+        import torch  # which loading needed
+
         options: dict[str, Any] = {
             "target": arguments.target,
             "heads": arguments.heads,
@@ -119,6 +121,8 @@ def run(arguments: argparse.Namespace) -> None:
         options |= _generation(arguments, attnflow.capture.is_encoder_decoder(model))
         objective = arguments.objective and {"objective": [_token(token) for token in arguments.objective]}
         calibration = None if arguments.calibration == "none" else arguments.calibration
+        # Both methods are to explain the same answer, of a model that draws lots as well.
+        chance = torch.get_rng_state()
         result = attnflow.explain(
             model,
             tokenizer,
@@ -134,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.compare:
             published: dict[str, Any] = {"measure": "attention", "calibration": None, "residual": 0.5}
             step = progress.stage("explaining as published")
+            torch.set_rng_state(chance)
             others.append(attnflow.explain(model, tokenizer, subject, progress=step, **published, **options))
     give(result, others, arguments.save)
 

@@ -206,6 +206,7 @@ def explain(
         raise InvalidArgumentError(f"progress must be a function of (stage, done, total), got {progress!r}")
     if isinstance(target, bytes):
         raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
+    batch_size = integer(batch_size, "batch_size", low=1)
     # The small options are tried on a network of one node before the model runs for nothing.
     Network.encoder(
         np.ones((1, 1, 1)),
@@ -243,7 +244,7 @@ def explain(
         return work.explained([text], 1)[0]
     if not text:
         raise InvalidArgumentError("text is an empty list: there is nothing to explain")
-    return work.explained(list(text), integer(batch_size, "batch_size", low=1))
+    return work.explained(list(text), batch_size)
 
 
 class _Work:
@@ -298,6 +299,11 @@ class _Work:
                         readings.append(self._read(one))
                 captured = self._captured(readings, step)
                 kind = captured[0].kind
+                if self.request.answers and kind == "encoder":
+                    raise InvalidArgumentError(
+                        f"{type(self.model).__name__} reads in both directions, what follows a token as well: it does "
+                        "not go on with a text. Leave out continuation and generate"
+                    )
                 if kind == "encoder-decoder" or (kind == "decoder") == self.causal:
                     break
                 # Models say little about themselves; what was captured tells for certain.
@@ -434,6 +440,8 @@ class _Work:
             options["objective"] = getattr(asked, "__name__", "a function") if callable(asked) else asked
         if reading.said:
             options |= {"chain": self.method.chain, "generated": request.continuation is None and target is None}
+            if request.steps is not None:
+                options["steps"] = [position - reading.first for (position,) in plan.sinks]
         if reading.n_source:
             options["merge"] = self.method.merge
         return options

@@ -40,7 +40,7 @@ def predicted(
     probabilities = logits[plan.predicts].softmax(dim=-1)
     token = int(probabilities.argmax())
     if captured.kind == "decoder" and len(plan.sinks[0]) == 1:
-        plan = replace(plan, label=f"next token after {reading.tokens[plan.predicts].strip()!r}")
+        plan = replace(plan, label=f"next token after {reading.name([plan.predicts])}")
     return plan, (str(tokenizer.decode([token])), float(probabilities[token]))
 
 

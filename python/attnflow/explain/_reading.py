@@ -72,7 +72,8 @@ class Reading:
         """Positions in words, for a label."""
         if len(positions) > 3:
             return f"{len(positions)} positions"
-        return ", ".join(f"{self.tokens[position].strip()!r}" for position in positions)
+        tokens = [self.tokens[position] for position in positions]
+        return ", ".join(repr(token.strip() or token) for token in tokens)
 
 
 def text_part(processor: Any) -> Any:
@@ -240,6 +241,12 @@ def _decoded(reading: Reading, tokenizer: Any, ids: Sequence[int], text: str, be
 def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
     """An image, a recording, or what a processor made of them; its positions are known when the model has run."""
     main = getattr(model, "main_input_name", "")
+    words = isinstance(given, Mapping) and not {"input_ids", "inputs_embeds"}.isdisjoint(given)
+    if main == "input_ids" and not words and getattr(model.config, "vision_config", None) is not None:
+        raise InvalidArgumentError(
+            f"{type(model).__name__} reads text beside images: of an image alone, explain the part that sees, such as "
+            "model.vision_model"
+        )
     if isinstance(given, Mapping):
         arrays = dict(given)
         if not arrays:
@@ -280,23 +287,24 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
     pixels = reading.arrays.get("pixel_values")
     grid: Grid | None = None
-    leading = 0
-    if pixels is not None:
+    leading: list[str] = []
+    if "input_ids" in reading.arrays:
+        pass  # text, or text and an image, whose places among the positions are the model's own affair
+    elif pixels is not None:
         grid, leading = _patches(model, tuple(pixels.shape), n)
-    elif "input_ids" not in reading.arrays:
+    elif not hasattr(_ears(model), "patch_size"):  # a spectrogram in patches is no row of frames
         grid = Grid(0, (n,))
     if grid is None:
         names = [f"position {index}" for index in range(n)]
     elif len(grid.shape) == 1:
         names = [f"frame {index}" for index in range(n)]
     else:
-        names = ["[CLS]", *(f"[REG{index}]" for index in range(1, leading))][:leading]
-        names += [f"patch {row},{column}" for row in range(grid.shape[0]) for column in range(grid.shape[1])]
+        names = leading + [f"patch {row},{column}" for row in range(grid.shape[0]) for column in range(grid.shape[1])]
     return replace(
         reading,
         tokens=(*names, *reading.tokens),
         offsets=(*[None] * n, *reading.offsets),
-        special=(*(position < leading for position in range(n)), *reading.special),
+        special=(*(position < len(leading) for position in range(n)), *reading.special),
         cls=0 if leading else None,
         n_source=n if reading.decoder_ids else 0,
         first=reading.first + n,
@@ -304,17 +312,30 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     )
 
 
-def _patches(model: Any, shape: tuple[int, ...], n: int) -> tuple[Grid | None, int]:
-    """The grid of patches, behind as many other tokens as are left over; None if the patches do not fit."""
+def _ears(model: Any) -> Any:
+    """The configuration of what reads images or sound, alone or in front of a decoder."""
     config = model.config
-    config = getattr(config, "vision_config", None) or config
+    return getattr(config, "vision_config", None) or getattr(config, "encoder", None) or config
+
+
+def _patches(model: Any, shape: tuple[int, ...], n: int) -> tuple[Grid | None, list[str]]:
+    """The grid of patches, and the names of the tokens in front of it.
+
+    None where the positions are not known to be these tokens and all patches, in order: a guess would put scores where
+    they do not belong.
+    """
+    config = _ears(model)
     size = getattr(config, "patch_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or len(shape) != 4:
-        return None, 0
+    if len(sides) != 2 or len(shape) != 4 or hasattr(config, "mask_ratio"):  # masked autoencoders shuffle patches
+        return None, []
     rows, columns = shape[2] // sides[0], shape[3] // sides[1]
-    leading = n - rows * columns
-    return (Grid(leading, (rows, columns)), leading) if 0 <= leading < n and rows * columns > 0 else (None, 0)
+    registers = [f"[REG{index + 1}]" for index in range(getattr(config, "num_register_tokens", None) or 0)]
+    distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
+    for leading in ([], ["[CLS]"], ["[CLS]", *registers], ["[CLS]", "[DIST]"] if distilled else []):
+        if rows * columns > 0 and n == len(leading) + rows * columns:
+            return Grid(len(leading), (rows, columns)), leading
+    return None, []
 
 
 def short(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import colour, layout, wording
-from .elements import BASELINE, WIDTH, Element, cell, cells, rect, shorten, text
+from .elements import BASELINE, WIDTH, Element, breadth, cell, rect, shorten, text, within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,10 +119,10 @@ def _strips(result: Attribution) -> tuple[Element, float, float]:
     group = Element("g")
     several = len(result.targets) > 1
     steps = layout.steps(result)[:_MOST_STRIPS]
-    labels = [shorten(step.label, 18) if several else "" for step in steps]
+    labels = [within(step.label, 119.0, strong=True) if several else "" for step in steps]
     left = 16.0
     if several:
-        left += 8.0 * len(str(len(steps))) + _LETTER * max(cells(label) for label in labels) + 74
+        left += 8.0 * layout.digits(steps) + max(breadth(label, strong=True) for label in labels) + 74
     height = _STRIP if several else 46.0
     highest = float(result.values.max())
     frames = result.on_grid().size

@@ -54,12 +54,14 @@ def fragment(*results: Attribution) -> str:
     context = {
         "style": Markup(_style()),
         "model": wording.visible(str(first.options.get("model", ""))),
+        "said_word": wording.said_word(first),
         "said": elements.shorten(wording.visible(layout.said(first)), 160),
         "prediction": None
         if several
         else first.prediction
         and {"token": wording.shown_token(first.prediction[0]), "share": f"{first.prediction[1]:.1%}"},
         "target": wording.visible(first.target_label),
+        "subject": wording.subject_word(first),
         "verified": {"all": all(result.verified for result in results), "line": wording.verified_line(*results)},
         "scale": range(0, colour.LEVELS + 1, 2),
         "names": _names(results),

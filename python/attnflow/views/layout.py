@@ -7,6 +7,7 @@ of an image. A *step* is a sink among several: a generated token, as a rule.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "Step",
     "binned",
     "columns",
+    "digits",
     "drawn_flows",
     "is_image",
     "part_of",
@@ -54,11 +56,8 @@ class Step(NamedTuple):
     label: str
     share: str
     """The probability that the model gave it, or nothing."""
-
-    @property
-    def number(self) -> int:
-        """Its number as people count."""
-        return self.sink + 1
+    number: int
+    """Its number in the answer, as people count."""
 
 
 class Columns(NamedTuple):
@@ -140,6 +139,10 @@ def _at_generation(result: Attribution, part: Part) -> Iterable[Part]:
 
 def steps(result: Attribution) -> list[Step]:
     """A label a sink: what was said there, and with what probability."""
+    numbers: Sequence[int] = range(len(result.targets))
+    chosen = result.options.get("steps")
+    if isinstance(chosen, tuple) and len(chosen) == len(numbers) and all(isinstance(n, int) for n in chosen):
+        numbers = chosen
     found = []
     for sink, target in enumerate(result.targets):
         said, share = "", ""
@@ -152,16 +155,28 @@ def steps(result: Attribution) -> list[Step]:
             label = wording.label(result, target[0]) if len(target) == 1 else f"{len(target)} positions"
         else:
             label = wording.shown_token(said)
-        found.append(Step(sink, label, share))
+        found.append(Step(sink, label, share, numbers[sink] + 1))
     return found
 
 
+def digits(steps: Iterable[Step]) -> int:
+    """How many the numbers of steps have at most."""
+    return len(str(max(step.number for step in steps)))
+
+
 def said(result: Attribution) -> str:
-    """What a generation said, in one piece; empty where the sinks are no generated tokens."""
+    """What a generation said, in one piece; empty where the sinks are no generated tokens.
+
+    Where steps are missing between those that are explained, an ellipsis stands for them.
+    """
     if len(result.targets) < 2 or result.sink_labels is None:
         return ""
     tokens = result.sink_labels if result.predictions is None else [token for token, _ in result.predictions]
-    return "".join(tokens).strip(" ")
+    ends = [max(target) for target in result.targets]
+    text = tokens[0]
+    for token, (before, end) in zip(tokens[1:], pairwise(ends), strict=True):
+        text += token if end == before + 1 else " … " + token.lstrip(" ")
+    return text.strip(" ")
 
 
 def columns(result: Attribution, most: int | None = None) -> Columns:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from . import colour, layout, wording
-from .elements import BASELINE, WIDTH, Element, cell, cells, line, shorten, text
+from .elements import BASELINE, WIDTH, Element, breadth, cell, cells, line, text, within
 
 if TYPE_CHECKING:
     from ..attribution import Attribution
@@ -23,6 +23,7 @@ _ANGLE = 58.0
 _ROW = 23.0
 _GAP = 18.0  # between what an encoder read and what a decoder said, say
 _LETTER = 6.6
+_LONGEST_NAME, _LONGEST_LABEL = 106.0, 119.0
 
 
 def draw(result: Attribution) -> tuple[Element, float, float]:
@@ -31,14 +32,14 @@ def draw(result: Attribution) -> tuple[Element, float, float]:
     steps = layout.steps(result)
     shown = layout.columns(result, _MOST_COLUMNS)
     rows = steps[:MOST_ROWS]
-    names = {i: shorten(wording.label(result, int(result.players[i])), 16) for i in shown.players}
-    labels = [shorten(step.label, 18) for step in rows]
-    longest = max((cells(name) for name in names.values()), default=1)
+    names = {i: within(wording.label(result, int(result.players[i])), _LONGEST_NAME) for i in shown.players}
+    labels = [within(step.label, _LONGEST_LABEL, strong=True) for step in rows]
+    longest = max(map(breadth, names.values()), default=_LETTER)
     slant = math.radians(_ANGLE)
-    top = 16 + _LETTER * longest * math.sin(slant)
-    overhang = _LETTER * longest * math.cos(slant)
+    top = 16 + longest * math.sin(slant)
+    overhang = longest * math.cos(slant)
     shares = 52.0 if any(step.share for step in rows) else 0.0
-    left = 16 + 8.0 * len(str(len(rows))) + _LETTER * max(cells(label) for label in labels) + 22 + shares
+    left = 16 + 8.0 * layout.digits(rows) + max(breadth(label, strong=True) for label in labels) + 22 + shares
     gaps = _GAP * (len(shown.groups) - 1)
     room = WIDTH - 32 - left - overhang - gaps
     step_width = max(11.0, min(26.0, room / max(1, len(shown.players))))

@@ -59,7 +59,9 @@ def draw(result: Attribution, pair: PairFlow) -> tuple[Element, float]:
         ElementTree.SubElement(group, "circle", {"class": "ring", **ring})
     y = grid.bottom + 18
     for block in grid.ticks():
-        name = "input" if block == 0 else f"layer {grid.layers}" if block == grid.layers else str(block)
+        name = "input" if block == 0 else "mean" if block > result.n_layers else str(block)
+        if block == min(grid.layers, result.n_layers):
+            name = f"layer {block}"
         limits = code >= 0 and block == code + 1
         text(group, grid.x(block), y, name, "accent strong" if limits else "faint", "middle")
     y += 16
@@ -172,7 +174,10 @@ def _ribbons(group: Element, grid: _Grid, edges: _Edges, thick: float) -> float:
         there = f"M{x0} {top}C{middle} {top} {middle} {end} {x1} {end}"
         path = f"{there}V{under}C{middle} {under} {middle} {back} {x0} {back}Z"
         ribbon = ElementTree.SubElement(group, "path", {"class": "cut" if full else "ribbon", "d": path})
-        said = f"layer {layer + 1}: {giver} {grid.names[giver]} → {receiver} {grid.names[receiver]}: {amount:.3g}"
+        to_mean = receiver == max(grid.names)
+        where = "mean over positions" if to_mean else f"layer {layer + 1}"
+        to = grid.names[receiver] if to_mean else f"{receiver} {grid.names[receiver]}"
+        said = f"{where}: {giver} {grid.names[giver]} → {to}: {amount:.3g}"
         tooltip(ribbon, said + (", full: in the minimum cut" if full else ""))
     return hidden / (sum(amount for amount, _ in edges.values()) or 1.0)
 

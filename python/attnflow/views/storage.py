@@ -80,7 +80,7 @@ def from_dict(record: Any) -> Attribution:
         if state["flows"] is not None:
             state["flows"] = tuple(PairFlow(**pair) for pair in state["flows"])
         return Attribution(**state)
-    except (AttnflowError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (AttnflowError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"the result is damaged: {error}") from error
 
 

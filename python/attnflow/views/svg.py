@@ -104,26 +104,30 @@ def _root(height: float, attributes: dict[str, str]) -> Element:
 def _headline(results: Sequence[Attribution]) -> tuple[Element, float]:
     group = Element("g")
     first = results[0] if len(results[0].targets) > 1 else wording.each_sink(results[0])[0]
-    said = wording.visible(first.target_label)
+    said, word = wording.visible(first.target_label), wording.said_word(first)
     if generated := layout.said(first):
-        said = f"said “{shorten(wording.visible(generated), 60)}” · {said}"
+        said = f"{word} “{shorten(wording.visible(generated), 60)}” · {said}"
     elif first.prediction is not None and len(first.targets) == 1:
-        said = f"predicted “{wording.shown_token(first.prediction[0])}” {first.prediction[1]:.1%} · {said}"
+        said = f"{word} “{wording.shown_token(first.prediction[0])}” {first.prediction[1]:.1%} · {said}"
     text(group, 16, 28, shorten(said, 118), "title")
     text(group, 16, 46, wording.verified_line(*results), "faint")
     return group, 60
 
 
-def _name(group: Element, y: float, result: Attribution, note: str) -> None:
-    name = wording.method_name(result)
+def _name(group: Element, y: float, result: Attribution, *worth: str) -> None:
+    """The name of a method, and what to know of it, as far as there is room: of its notes the last stay."""
+    name, notes = wording.method_name(result), [*wording.method_note(result).split("; "), *worth]
     text(group, 16, y, name, "title")
-    text(group, 24 + 7.4 * cells(name), y, note, "faint")
+    left = 24 + 7.4 * cells(name)
+    while len(notes) > 1 and left + 6.1 * cells(" · ".join(notes)) > WIDTH - 16:
+        del notes[0]
+    text(group, left, y, " · ".join(notes), "faint")
 
 
 def _overview(result: Attribution) -> tuple[Element, float]:
     """Several sinks: where they lie in an image or a recording, and the matrix of the tokens."""
     group = Element("g")
-    _name(group, 14, result, f"{wording.method_note(result)} · {wording.position_share(result)}")
+    _name(group, 14, result, wording.position_share(result))
     scale(group, 16, 24, float(result.values.max()))
     y = 44.0
     pictures = [grid.draw] if result.grid is not None and any(part.cells for part in layout.parts(result)) else []
@@ -142,7 +146,7 @@ def _overview(result: Attribution) -> tuple[Element, float]:
 def _heatmap(result: Attribution) -> tuple[Element, float]:
     """A result's parts one under the other: running text, or the cells of an image or a recording."""
     both = Element("g")
-    _name(both, 14, result, wording.method_note(result))
+    _name(both, 14, result)
     y = 24.0
     for part in layout.parts(result):
         if part.heading:
@@ -204,7 +208,7 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
     y = 8.0
     for result in results:
         highest = float(result.values.max())
-        _name(group, y + 12, result, f"{wording.method_note(result)} · {wording.position_share(result)}")
+        _name(group, y + 12, result, wording.position_share(result))
         base = y + 24 + band
         for at, value, kind in ((base, 0.0, "axis"), (base - band, highest, "guide")):
             line(group, left, at, WIDTH - right, at, kind)

@@ -82,7 +82,10 @@ def _report(console: Console, results: Sequence[Attribution], styles: Palette, l
     if first.prediction is not None:
         token, probability = first.prediction
         facts.append(
-            ("predicted", Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")))
+            (
+                wording.said_word(first),
+                Text.assemble((wording.visible(token), "bold reverse"), (f"  {probability:.1%}", "bold")),
+            )
         )
     facts.append(("target", Text(wording.visible(first.target_label))))
     _facts(console, facts)
@@ -105,7 +108,7 @@ def _overview(console: Console, results: Sequence[Attribution], styles: Palette,
     first = results[0]
     _title(console, first)
     generated = wording.visible(layout.said(first))
-    facts = [("said", Text(short(generated, 4 * console.width), "bold"))] if generated else []
+    facts = [(wording.said_word(first), Text(short(generated, 4 * console.width), "bold"))] if generated else []
     facts.append(("target", Text(wording.visible(first.target_label))))
     _facts(console, facts)
     for result in results:
@@ -305,6 +308,14 @@ def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
     return sorted(sorted(range(n), key=lambda i: -tables[0][i].score)[: max(1, limit)])
 
 
+def _numbered(name: str, room: int) -> str:
+    """A link's name in that many cells: what is left out of it is not its number."""
+    words, _, number = name.rpartition(" ")
+    if cell_len(name) <= room or not number.isdecimal() or len(number) > 4:
+        return short(name, room)
+    return f"{short(words, room - 1 - len(number))} {number}"
+
+
 class _Block:
     """The columns of one method."""
 
@@ -317,7 +328,7 @@ class _Block:
         self.intervals = [wording.uncertainty(row.score, row.lower, row.upper) for row in rows]
         self.scores = [wording.score(row.score, self.places) for row in rows]
         self.score_width = max(5, *(len(self.scores[i]) for i in kept))
-        self.cuts = [short(wording.visible(row.bottleneck), 14) for row in rows]
+        self.cuts = [_numbered(wording.visible(row.bottleneck), 18) for row in rows]
         self.cut_width = max(3, *(cell_len(self.cuts[i]) for i in kept))
         self.interval_width = max(len(self.intervals[i]) for i in kept)
         self.narrowest = self.score_width + 1 + self.cut_width

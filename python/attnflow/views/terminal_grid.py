@@ -143,7 +143,7 @@ def _strips(result: Attribution, styles: Palette, width: int, limit: int | None)
     """One line a sink, frames from left to right; a cell is the highest of as many frames as must share it."""
     several = len(result.targets) > 1
     steps = layout.steps(result)[:limit]
-    digits = len(str(len(steps)))
+    digits = layout.digits(steps)
     names = [set_cell_size(short(step.label, 12), 12) if several else "" for step in steps]
     margin = digits + 14 if several else 0
     if several and width - margin < 16:

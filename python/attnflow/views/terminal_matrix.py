@@ -65,7 +65,7 @@ def _labels(steps: list[layout.Step], width: int) -> list[Text]:
     room = max(5, min(14, width // 5))
     names = [short(step.label, room) for step in steps]
     widest = max(cell_len(name) for name in names)
-    digits = len(str(len(steps)))
+    digits = layout.digits(steps)
     share = max(len(step.share) for step in steps) if width >= 48 else 0
     labels = []
     for step, name in zip(steps, names, strict=True):

@@ -30,13 +30,16 @@ __all__ = [
     "method_note",
     "network_size",
     "pieces",
+    "players_word",
     "position_share",
     "require_same_tokens",
+    "said_word",
     "score",
     "seconds",
     "shown_token",
     "signed",
     "steps_word",
+    "subject_word",
     "total_time",
     "uncertainty",
     "verified_line",
@@ -240,8 +243,8 @@ def _target(result: Attribution, target: tuple[int, ...]) -> str:
 _MEASURES = {
     "alti": ("ALTI", ""),
     "attention": ("attention", ""),
-    "attention_gradient": ("attention gradient", "how much attention moves the prediction"),
-    "attention_x_gradient": ("attention × gradient", "attention times how much it moves the prediction"),
+    "attention_gradient": ("attention gradient", "how much attention moves the {}"),
+    "attention_x_gradient": ("attention × gradient", "attention times how much it moves the {}"),
     "value_norm": ("value norm", "attention weighted by the size of what it carries"),
     "value_norm_residual": ("value norm with residual", "attention weighted by the size of what it carries"),
 }
@@ -260,11 +263,13 @@ def method_name(result: Attribution) -> str:
 def method_note(result: Attribution) -> str:
     """What tells a method from the others, in a few words."""
     measure, calibration = str(result.options.get("measure", "attention")), result.options.get("calibration")
-    if measure == "attention" and calibration is None and not _is_divided(result):
+    mixed = result.options.get("residual", 0.5) == 0.5 and result.options.get("heads", "mean") == "mean"
+    if measure == "attention" and calibration is None and mixed and not _is_divided(result):
         return "the published method"
     spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
+    moved = "prediction" if result.options.get("objective") is None else "objective"
     notes = [
-        _MEASURES.get(measure, ("", ""))[1],
+        _MEASURES.get(measure, ("", ""))[1].format(moved),
         spread.get(calibration, ""),
         "divided by receptive fields" if _is_divided(result) else "",
     ]
@@ -288,6 +293,30 @@ def position_share(result: Attribution) -> str:
 def steps_word(result: Attribution) -> str:
     """What several sinks are: the steps of a generation, or targets."""
     return "targets" if result.sink_labels is None else "steps"
+
+
+def said_word(result: Attribution) -> str:
+    """How a model came to a token: it was made to say it, said it, or would have."""
+    generated = result.options.get("generated")
+    if generated is False:
+        return "made to say"
+    return "predicted" if generated is None and len(result.targets) == 1 else "said"
+
+
+def subject_word(result: Attribution) -> str:
+    """What was explained: a text, or what a grid says."""
+    if result.grid is None:
+        return "text"
+    return "image" if len(result.grid.shape) == 2 else "recording"
+
+
+def players_word(result: Attribution) -> str:
+    """What the players are: tokens, patches, frames, or some of each."""
+    if result.grid is None:
+        return "tokens"
+    places = result.players - result.grid.start
+    inside = (places >= 0) & (places < math.prod(result.grid.shape))
+    return {"image": "patches", "recording": "frames"}[subject_word(result)] if inside.all() else "players"
 
 
 def left_out(count: int, highest: float, what: str = "input tokens") -> str:
@@ -323,22 +352,24 @@ def caveats(result: Attribution) -> list[Caveat]:
     """What may not be read out of a result, the worst first."""
     found = []
     rho, trivial = result.position_correlation, result.trivial_fraction
+    players = players_word(result)
+    order = f"{'earlier' if rho < 0 else 'later'} {players}"
+    if players == "patches":  # an image is read row by row
+        order = f"patches further {'up' if rho < 0 else 'down'}"
     if not result.values.any():
         found.append(Caveat(True, "No flow at all", "No player can send anything to the target under this measure."))
     elif math.isnan(rho):
         found.append(Caveat(True, "No ranking", "All scores are equal, or there is a single player."))
     elif len(result.players) < 4:
-        text = "With fewer than four players any ranking looks much like the order of the tokens, or like its reverse."
+        text = f"With fewer than four players any ranking looks much like the order of the {players}, or its reverse."
         found.append(Caveat(False, "Too few players for a ranking", text))
     elif abs(rho) >= 0.9:
-        order = "later tokens score higher" if rho > 0 else "earlier tokens score higher"
-        text = f"Spearman correlation of score with position {signed(rho)}: {order}, whatever they say. "
+        text = f"Spearman correlation of score with position {signed(rho)}: {order} score higher, whatever they say. "
         found.append(
-            Caveat(True, "This ranking is the order of the tokens", text + "Do not read it as an explanation.")
+            Caveat(True, f"This ranking is the order of the {players}", text + "Do not read it as an explanation.")
         )
     elif abs(rho) >= 0.5:
-        order = "later" if rho > 0 else "earlier"
-        text = f"Spearman correlation of score with position {signed(rho)}: {order} tokens tend to score higher."
+        text = f"Spearman correlation of score with position {signed(rho)}: {order} tend to score higher."
         found.append(Caveat(False, "Position explains part of this ranking", text))
     if _is_divided(result):
         text = (
