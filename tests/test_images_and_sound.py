@@ -130,6 +130,26 @@ def test_registers_are_nobody() -> None:
     assert result.players.tolist() == list(range(3, 12))
 
 
+def test_what_stands_behind_the_patches_is_nobody_either() -> None:
+    torch.manual_seed(0)
+    config = transformers.YolosConfig(**{**VISION, "image_size": [12, 12]}, num_detection_tokens=2)
+    result = attnflow.explain(transformers.YolosModel(config).eval(), None, pixels())
+    assert result.grid == Grid(1, (3, 3))
+    assert result.tokens == ("[CLS]", *(f"patch {i // 3},{i % 3}" for i in range(9)), "[DET0]", "[DET1]")
+    assert result.players.tolist() == list(range(1, 10))
+    assert np.array_equal(result.on_grid().ravel(), result.values[0])
+
+
+def test_an_image_that_is_written_down_has_its_grid() -> None:
+    options = {"is_decoder": True, "add_cross_attention": True}
+    writer = build("BertLMHeadModel", LONG, "BertConfig", **options)
+    model = transformers.VisionEncoderDecoderModel(encoder=vit(), decoder=writer)
+    model.config.decoder_start_token_id, model.config.pad_token_id = 2, 0
+    result = attnflow.explain(model, two_sided(), pixels(), target="the cat")
+    assert result.grid == Grid(1, (3, 3))
+    assert result.source.tokens[:2] == ("[CLS]", "patch 0,0")
+
+
 def test_an_image_without_a_class_token_is_averaged() -> None:
     torch.manual_seed(0)
     config = transformers.SiglipVisionConfig(**VISION)
@@ -214,6 +234,20 @@ def test_frames_of_a_recording() -> None:
     frame = attnflow.explain(model, None, {"input_values": samples()}, target=3, sources=[1, -1])
     np.testing.assert_allclose(frame.values, network.source_flows(3).values[:, [1, n - 1]], rtol=1e-12)
     assert frame.target_label == "output at 'frame 3'"
+
+
+def test_a_spectrogram_is_cut_into_patches() -> None:
+    torch.manual_seed(0)
+    strides = {"patch_size": 4, "frequency_stride": 2, "time_stride": 3}
+    size = {key: value for key, value in VISION.items() if key not in ("image_size", "patch_size")}
+    config = transformers.ASTConfig(**size, **strides, num_mel_bins=8, max_length=13)
+    model = transformers.ASTModel(config).eval()
+    result = attnflow.explain(model, None, {"input_values": torch.randn(1, 13, 8)})
+    assert result.grid == Grid(2, model.embeddings.get_shape(config))
+    assert result.grid.shape == (3, 4)
+    assert result.tokens[:4] == ("[CLS]", "[REG1]", "patch 0,0", "patch 0,1")
+    assert result.target_label == "class token '[CLS]'"
+    assert result.players.tolist() == list(range(2, 14))
 
 
 def test_samples_go_through_the_processor() -> None:

@@ -280,11 +280,13 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
     pixels = reading.arrays.get("pixel_values")
     grid: Grid | None = None
-    leading = 0
     if pixels is not None:
-        grid, leading = _patches(model, tuple(pixels.shape), n)
+        grid = _patches(model, tuple(np.shape(pixels))[1:], n)
+    elif hasattr(model.config, "frequency_stride"):  # a spectrogram, cut like an image of its transpose
+        grid = _patches(model, (1, *np.shape(reading.arrays.get("input_values"))[:0:-1]), n)
     elif "input_ids" not in reading.arrays:
         grid = Grid(0, (n,))
+    leading = grid.start if grid is not None else 0
     if grid is None:
         names = [f"position {index}" for index in range(n)]
     elif len(grid.shape) == 1:
@@ -292,11 +294,13 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     else:
         names = ["[CLS]", *(f"[REG{index}]" for index in range(1, leading))][:leading]
         names += [f"patch {row},{column}" for row in range(grid.shape[0]) for column in range(grid.shape[1])]
+        names += [f"[DET{index}]" for index in range(n - len(names))]
+    behind = n if grid is None else leading + int(np.prod(grid.shape))
     return replace(
         reading,
         tokens=(*names, *reading.tokens),
         offsets=(*[None] * n, *reading.offsets),
-        special=(*(position < leading for position in range(n)), *reading.special),
+        special=(*(not leading <= position < behind for position in range(n)), *reading.special),
         cls=0 if leading else None,
         n_source=n if reading.decoder_ids else 0,
         first=reading.first + n,
@@ -304,17 +308,24 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     )
 
 
-def _patches(model: Any, shape: tuple[int, ...], n: int) -> tuple[Grid | None, int]:
-    """The grid of patches, behind as many other tokens as are left over; None if the patches do not fit."""
-    config = model.config
-    config = getattr(config, "vision_config", None) or config
+def _patches(model: Any, shape: tuple[int, ...], n: int) -> Grid | None:
+    """The grid of patches of a picture (channels, height, width), behind as many other tokens as are left over.
+
+    None if the patches do not fit.
+    """
+    configs = [getattr(model.config, name, None) for name in ("vision_config", "encoder")]  # of the part that sees
+    config = next((one for one in configs if hasattr(one, "patch_size")), model.config)
     size = getattr(config, "patch_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or len(shape) != 4:
-        return None, 0
-    rows, columns = shape[2] // sides[0], shape[3] // sides[1]
-    leading = n - rows * columns
-    return (Grid(leading, (rows, columns)), leading) if 0 <= leading < n and rows * columns > 0 else (None, 0)
+    if len(sides) != 2 or len(shape) != 3:
+        return None
+    strides = [getattr(config, f"{axis}_stride", side) for axis, side in zip(("frequency", "time"), sides, strict=True)]
+    rows, columns = (
+        (length - side) // stride + 1 for length, side, stride in zip(shape[1:], sides, strides, strict=True)
+    )
+    # Tokens to detect things with stand behind the patches, all others before.
+    leading = n - rows * columns - int(getattr(config, "num_detection_tokens", 0))
+    return Grid(leading, (rows, columns)) if 0 <= leading < n and rows > 0 and columns > 0 else None
 
 
 def short(text: str) -> str:
