@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from attnflow.capture._inputs import text_configuration
+from attnflow.capture._inputs import require_module, text_configuration
 from attnflow.errors import CaptureError
 
 __all__ = [
@@ -297,6 +297,7 @@ def is_causal(model: nn.Module) -> bool:
     >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
     False
     """
+    require_module(model)
     stated = [getattr(module, "is_causal", None) for module in model.modules()]
     flags = [value for value in stated if isinstance(value, bool)]
     if flags:

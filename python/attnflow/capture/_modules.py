@@ -114,6 +114,8 @@ def from_modules(
         raise InvalidArgumentError(f"model must be a torch module, got {type(model).__name__}")
     if weights is not None and not callable(weights):
         raise InvalidArgumentError(f"weights must be a function of (module, args, kwargs, output), got {weights!r}")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress must be a function of (done, total), got {progress!r}")
     measure = RawAttention(heads)
     wanted = _chosen(model, names)
     stacks = _stacks(stack, [name for of_module in wanted.values() for name in of_module])

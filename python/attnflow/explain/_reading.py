@@ -283,7 +283,7 @@ def located(reading: Reading, model: Any, n: int) -> Reading:
     if pixels is not None:
         grid = _patches(model, tuple(np.shape(pixels))[1:], n)
     elif hasattr(model.config, "frequency_stride"):  # a spectrogram, cut like an image of its transpose
-        grid = _patches(model, (1, *np.shape(reading.arrays.get("input_values"))[:0:-1]), n)
+        grid = _patches(model, (1, *np.shape(reading.arrays["input_values"])[:0:-1]), n)
     elif "input_ids" not in reading.arrays:
         grid = Grid(0, (n,))
     leading = grid.start if grid is not None else 0
