@@ -101,12 +101,9 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
         if not prompts and isinstance(ids := given.get("decoder_input_ids"), Tensor):
             prompts.append(ids[0].tolist())
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        with _state.evaluation(model):
-            answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
-    finally:
-        handle.remove()
+    noting = (one.register_forward_pre_hook(_state.in_this_thread(note), with_kwargs=True) for one in [model])
+    with _state.evaluation(model), _state.hooked(noting):
+        answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
     sequence = [int(token) for token in _first(answer)]
     if not is_encoder_decoder(model):
         prompts = [prepared.given["input_ids"][0].tolist()]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attnflow.capture._attention import GivenAttention, tolerance
 from attnflow.capture._layers import Stack
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
 __all__ = ["catching", "returned", "verify_output"]
@@ -62,14 +63,9 @@ def catching(
         replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
         return replaced if isinstance(output, list) else tuple(replaced)
 
-    handles = []
-    try:
-        for module in names:
-            handles.append(module.register_forward_hook(hook))
+    here = in_this_thread(hook)
+    with hooked(module.register_forward_hook(here) for module in names):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> list[Stack | None]:

@@ -30,9 +30,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attnflow.capture._attention import ComputedAttention, tolerance
 from attnflow.capture._layers import layer_of, listens_at_interface
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
 __all__ = ["BatchedSubBlock", "SubBlock", "Tape", "first_tensor", "resolve", "taping"]
@@ -136,7 +138,6 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
     Yields the tapes that are running, by the name of their layer.
     """
     running: dict[str, Tape] = {}
-    handles: list[Any] = []
     attentions = [name for name, module in model.named_modules() if listens_at_interface(module)]
     layers = {layer_of(model, name) for name in attentions}
 
@@ -162,18 +163,17 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
 
         return hook
 
-    try:
+    def registered() -> Iterator[RemovableHandle]:
         for name in sorted(filter(None, layers)):
             layer = model.get_submodule(name)
-            handles.append(layer.register_forward_pre_hook(begin(name), with_kwargs=True))
+            yield layer.register_forward_pre_hook(in_this_thread(begin(name)), with_kwargs=True)
             for inner in layer.modules():
                 if inner is not layer:
-                    handles.append(inner.register_forward_hook(note(name), with_kwargs=True))
-            handles.append(layer.register_forward_hook(end(name), with_kwargs=True))
+                    yield inner.register_forward_hook(in_this_thread(note(name)), with_kwargs=True)
+            yield layer.register_forward_hook(in_this_thread(end(name)), with_kwargs=True)
+
+    with hooked(registered()):
         yield running
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
