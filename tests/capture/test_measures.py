@@ -116,6 +116,16 @@ def test_gradients_leave_the_model_as_it_was(ids: Any) -> None:
         assert not torch.is_grad_enabled()
 
 
+def test_weights_that_know_no_gradients(ids: Any) -> None:
+    with torch.inference_mode():
+        model = build("llama").train()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(CaptureError, match=r"LlamaForCausalLM was made under torch\.inference_mode"):
+        contributions(model, ids, measure="attention_gradient")
+    assert [module.training for module in model.modules()] == before
+    assert len(contributions(model, ids).layers) == 3
+
+
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [

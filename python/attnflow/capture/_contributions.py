@@ -165,6 +165,11 @@ def contributions(
     chosen = find(measure, heads)
     if objective is not None and not chosen.needs_gradient:
         raise InvalidArgumentError(f"objective has no meaning for measure {chosen.name!r}: leave it out")
+    if chosen.needs_gradient and any(parameter.is_inference() for parameter in model.parameters()):
+        raise CaptureError(
+            f"{type(model).__name__} was made under torch.inference_mode, which has no gradients, and measure "
+            f"{chosen.name!r} needs them: load the model outside of it, or use measure='attention'"
+        )
     config = text_configuration(model)
     prepared = prepare(model, inputs)
     folder = checked_folder(spill)
