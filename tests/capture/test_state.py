@@ -16,6 +16,7 @@ import pytest
 from families import build, matrices
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.hooks import RemovableHandle  # noqa: E402
 from transformers import AttentionInterface  # noqa: E402
@@ -95,6 +96,24 @@ def test_restored_after_an_exception_on_the_way(family: str, measure: str, raise
         contributions(model, ids, measure=measure, progress=interrupt)
     assert state(model) == before
     assert len(contributions(model, ids, measure=measure).layers) == 3
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_transformers_collects_its_outputs_with(asked: bool, ids: Any) -> None:
+    """It leaves hooks on a model that is asked for attentions: neither may they stay, nor come before ours."""
+    options = {"d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 32}
+    model = transformers.XGLMForCausalLM(transformers.XGLMConfig(vocab_size=61, **options)).eval()
+    if asked:
+        with torch.no_grad():
+            model(ids, output_hidden_states=True)
+    before = state(model)
+    first, second = (matrices(contributions(model, ids)) for _ in range(2))
+    assert state(model) == before
+    with torch.no_grad():
+        attentions = model(ids, output_attentions=True).attentions
+    for one, other, expected in zip(first, second, attentions, strict=True):
+        assert torch.equal(one, other)
+        assert (one - expected[0].mean(dim=0)).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("what", ["register", "remove"])

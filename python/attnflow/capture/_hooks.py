@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attnflow.capture._attention import GivenAttention, tolerance
 from attnflow.capture._layers import Stack
-from attnflow.capture._state import hooked, in_this_thread
+from attnflow.capture._state import hooked, in_this_thread, uninterrupted
 from attnflow.errors import CaptureError
 
 __all__ = ["catching", "returned", "verify_output"]
@@ -64,8 +64,26 @@ def catching(
         return replaced if isinstance(output, list) else tuple(replaced)
 
     here = in_this_thread(hook)
-    with hooked(module.register_forward_hook(here) for module in names):
+    # Before those that transformers itself collects what it returns with, once a model was asked for any of it.
+    ours = (module.register_forward_hook(here, prepend=True) for module in names)
+    with _without_collectors(model), hooked(ours):
         yield
+
+
+@contextmanager
+def _without_collectors(model: nn.Module) -> Iterator[None]:
+    """Undo that transformers leaves hooks on a model that was asked for its attentions, to be there the next time."""
+    mark = "_output_capturing_hooks_installed"
+    found = {module: (set(module._forward_hooks), mark in vars(module)) for module in model.modules()}
+    try:
+        yield
+    finally:
+        with uninterrupted():
+            for module, (hooks, marked) in found.items():
+                for key in module._forward_hooks.keys() - hooks:
+                    del module._forward_hooks[key]
+                if not marked:
+                    vars(module).pop(mark, None)
 
 
 def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> list[Stack | None]:
