@@ -78,7 +78,6 @@ def test_masks(mask: Any, message: str) -> None:
         ({"block_bytes": 0}, "block_bytes.*0"),
         ({"block_bytes": True}, "block_bytes.*True"),
         ({"progress": 3}, "progress must be a function.*3"),
-        ({"objective": len}, "objective has no meaning for measure 'attention'"),
     ],
 )
 def test_options(options: dict[str, Any], message: str) -> None:

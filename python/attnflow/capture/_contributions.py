@@ -163,8 +163,6 @@ def contributions(
     if objective is not None and not callable(objective):
         raise InvalidArgumentError(f"objective must be a function of the model's output, got {objective!r}")
     chosen = find(measure, heads)
-    if objective is not None and not chosen.needs_gradient:
-        raise InvalidArgumentError(f"objective has no meaning for measure {chosen.name!r}: leave it out")
     if chosen.needs_gradient and any(parameter.is_inference() for parameter in model.parameters()):
         raise CaptureError(
             f"{type(model).__name__} was made under torch.inference_mode, which has no gradients, and measure "
