@@ -95,6 +95,11 @@ def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> 
     count = 0
     for field, stack in _RETURNED.items():
         weights = getattr(outputs, field, None) or ()
+        if weights and all(one is None for one in weights):
+            raise CaptureError(
+                f"{type(model).__name__} returned none of the attentions that it was asked for: load it with "
+                "attn_implementation='eager'"
+            )
         count += len(weights)
         known = {id(placeholder): number for number, placeholder in enumerate(placeholders)}
         order = [known.get(id(one), -1) for one in weights]

@@ -53,6 +53,7 @@ class Entry:
 class Tape:
     """One run of one layer."""
 
+    layer: nn.Module
     read: Tensor | None = None
     wrote: Tensor | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -142,8 +143,8 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
     layers = {layer_of(model, name) for name in attentions}
 
     def begin(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            running[name] = Tape(read=first_tensor((*args, *kwargs.values())))
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            running[name] = Tape(layer, first_tensor((*args, *kwargs.values())))
 
         return hook
 
@@ -212,7 +213,9 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
             # Under autocast a float32 stream adds up what was rounded to half precision.
             coarsest = max((tape.wrote.dtype, first.model_dtype), key=lambda dtype: torch.finfo(dtype).eps)
             rest = [[wrote] for module, _, wrote in entries if module not in inside]
-            found = _structure(x, [one.wrote for one in projected], z, entries, rest, _Equality(coarsest))
+            own = [p.detach().to(x) for p in tape.layer.parameters(recurse=False) if p.shape == (d,) and not p.is_meta]
+            scales = [Norm(vector, torch.ones_like(x[:, :1]), False) for vector in own]
+            found = _structure(x, [one.wrote for one in projected], z, entries, rest, scales, _Equality(coarsest))
             if found is not None:
                 return [
                     _sub_block(part, one.matrix, attentions)
@@ -309,11 +312,12 @@ def _structure(
     z: Tensor,
     entries: list[tuple[nn.Module, Tensor, Tensor]],
     rest: list[list[Tensor]],
+    scales: list[Norm],
     equal: _Equality,
 ) -> list[_Part] | None:
     """The line of the table above that holds: a part for each attention, whose projection has `written` it.
 
-    `rest` is what may be ``m``, and `entries` what may be a norm.
+    `rest` is what may be ``m``, and `entries` what may be a norm; `scales` of channels are the layer's own.
     """
     # Sums, each attention as it was written or through a norm of its own.
     ways: list[list[tuple[Tensor, Norm | None]]] = [[(o, None)] for o in written]
@@ -321,6 +325,7 @@ def _structure(
         if normed:
             for way, o in zip(ways, written, strict=True):
                 way.extend(_normed(o, entries, equal))
+                way.extend((scale.columns(o), scale) for scale in scales)
         for parts in product(*ways):
             if normed and all(norm is None for _, norm in parts):
                 continue
