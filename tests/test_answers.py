@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 import attnflow  # noqa: E402
 from attnflow import Network  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
-from attnflow.errors import InvalidArgumentError  # noqa: E402
+from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
 STEPS = 4
 GREEDY = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None}
@@ -398,3 +398,15 @@ def test_a_model_that_is_to_answer_reads_what_it_would_without_us(decoder: Any, 
     assert result.tokens == tuple(plain.decode([token]) for token in own[0, :-1].tolist())
     assert result.sink_labels == tuple(plain.decode([token]) for token in own[0, N:].tolist())
     assert result.options["start_token"] is None
+
+
+@pytest.mark.parametrize(
+    "measure", ["alti", lambda attention: torch.ones(attention.n_queries, attention.n_keys).tril()]
+)
+def test_what_is_said_later_must_not_be_seen(plain: Any, measure: Any) -> None:
+    """A model that reads its text both ways reads an answer both ways, too, when it is there already."""
+    model = build("BertLMHeadModel", LONG, "BertConfig", is_decoder=False)
+    with pytest.raises(CaptureError, match=r"layer\.0\.attention\.self.*position 0 sees what was said after it"):
+        attnflow.explain(model, plain, "the cat", continuation=" sat on", measure=measure)
+    one = attnflow.explain(model, plain, "the cat", continuation=" sat", measure=measure)  # and nothing was read
+    assert (one.kind, one.values.shape) == ("encoder", (1, 2))

@@ -14,6 +14,7 @@ import pytest
 from families import HOOKED, LENGTH, build, matrices
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 from attnflow.capture import contributions  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
@@ -349,3 +350,25 @@ def test_a_tiny_wrong_residual_is_noticed_beside_a_huge_channel(ids: Any) -> Non
 def test_heads_make_no_sense_for_alti(ids: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="heads='max'"):
         contributions(build("llama"), ids, measure="alti", heads="max")
+
+
+@pytest.mark.parametrize("measure", ["alti", "value_norm_residual"])
+def test_scales_that_are_the_layers_own(measure: str) -> None:
+    """BEiT multiplies by a parameter what others multiply by a module: the same as if its projection did."""
+    size = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = transformers.BeitModel(transformers.BeitConfig(**size, image_size=12, patch_size=4)).eval()
+    image = {"pixel_values": torch.randn(2, 3, 12, 12)}
+    scaled = {name: 0.5 + torch.rand(32) for name, _ in model.named_parameters() if name.endswith("lambda_1")}
+    assert len(scaled) == 2
+    with torch.no_grad():
+        for name, scale in scaled.items():
+            model.get_parameter(name).copy_(scale)
+        got = contributions(model, image, measure=measure).encoder
+        for name, scale in scaled.items():
+            model.get_parameter(name).fill_(1)
+            projection = model.get_submodule(name.removesuffix(".lambda_1")).attention.o_proj
+            projection.weight.mul_(scale[:, None])
+            projection.bias.mul_(scale)
+    for one, expected in zip(got, contributions(model, image, measure=measure).encoder, strict=True):
+        assert (one - expected).abs().max() <= 1e-6

@@ -8,6 +8,7 @@ import pytest
 from families import DECODERS, ENCODERS, FAMILIES, HOOKED, LENGTH, build, eager_attentions, matrices
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 from attnflow.capture import contributions  # noqa: E402
 from attnflow.errors import CaptureError  # noqa: E402
 
@@ -232,3 +233,13 @@ def test_progress_is_told_of_every_layer(ids: Any) -> None:
 def test_shared_layers_are_told_apart(ids: Any) -> None:
     names = contributions(build("albert"), ids).layer_names
     assert [name.rpartition("#")[2] for name in names] == ["0", "1", "2"]
+
+
+def test_a_model_that_chose_its_attention_when_it_was_made() -> None:
+    options = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.Data2VecVisionConfig(**options, image_size=12, patch_size=4)
+    image = {"pixel_values": torch.randn(1, 3, 12, 12)}
+    with pytest.raises(CaptureError, match=r"Data2VecVisionModel returned none.*attn_implementation='eager'"):
+        contributions(transformers.Data2VecVisionModel(config).eval(), image)
+    config._attn_implementation = "eager"
+    assert len(contributions(transformers.Data2VecVisionModel(config).eval(), image).encoder) == 2

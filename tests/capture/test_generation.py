@@ -176,6 +176,8 @@ def test_an_end_that_is_asked_for(ids: Any) -> None:
     saying["logits_processor"] = [Saying(7, 2, 8, 9, 9)]
     assert generate(model, ids, {**saying, "eos_token_id": [8, 9]})[1] == [7, 2, 8]
     saying["logits_processor"] = [Saying(7, 2, 8, 9, 9)]
+    assert generate(model, ids, {**saying, "eos_token_id": torch.tensor([8, 9])})[1] == [7, 2, 8]
+    saying["logits_processor"] = [Saying(7, 2, 8, 9, 9)]
     saying["generation_config"] = transformers.GenerationConfig(
         eos_token_id=8, max_new_tokens=saying.pop("max_new_tokens")
     )
@@ -222,6 +224,7 @@ def test_the_model_is_left_as_it_was(family: str, ids: Any) -> None:
         ({"input_ids": [[3]]}, r"input_ids=\[\[3\]\] has no meaning"),
         ({"attention_mask": [[1]]}, "attention_mask"),
         ({"decoder_input_ids": [[1]]}, "decoder_input_ids"),
+        (3, "options must be a mapping.*3"),
     ],
 )
 def test_options_that_make_something_else(options: dict[str, Any], message: str, ids: Any) -> None:
@@ -261,6 +264,12 @@ def test_a_start_that_the_tokenizer_wrote_is_not_said() -> None:
     assert decoder_inputs(model, [1]) == ([1], [1])  # nothing but a start: it is what is said
     with pytest.raises(InvalidArgumentError, match="target is empty"):
         decoder_inputs(model, [])
+
+
+@pytest.mark.parametrize("labels", ["the cat", [1.5], [-1], None, [[4, 5]]])
+def test_labels_that_are_no_token_ids(labels: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="labels must be token ids"):
+        decoder_inputs(build_encoder_decoder("bart"), labels)
 
 
 def test_a_start_that_is_unknown() -> None:

@@ -10,7 +10,14 @@ from families import VOCABULARY, build
 torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
-from attnflow.capture import attentions, contributions  # noqa: E402
+from attnflow.capture import (  # noqa: E402
+    attentions,
+    contributions,
+    decoder_inputs,
+    estimate,
+    generate,
+    is_causal,
+)
 from attnflow.capture._inputs import context_length  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
@@ -45,6 +52,7 @@ def test_ids(ids: Any, message: str) -> None:
         ([1, 1], r"\(1, 2\) for input_ids of shape \(1, 4\)"),
         ([0, 0, 0, 0], r"attention_mask\[0\].*all 4 tokens are padding"),
         ([[1, 1, 1, 1], [1, 1, 1, 1]], r"\(2, 4\)"),
+        ("1111", "attention_mask.*'1111'"),
     ],
 )
 def test_masks(mask: Any, message: str) -> None:
@@ -65,7 +73,11 @@ def test_masks(mask: Any, message: str) -> None:
         ({"heads": [1.0, 2.0]}, "2 weights.*4 heads"),
         ({"heads": [1.0, -1.0, 0.0, 0.0]}, "not negative"),
         ({"heads": [1.0, float("nan"), 0.0, 0.0]}, "finite"),
+        ({"heads": float("nan")}, "heads must be.*got nan"),
+        ({"heads": float("inf")}, "heads must be.*got inf"),
         ({"block_bytes": 0}, "block_bytes.*0"),
+        ({"block_bytes": True}, "block_bytes.*True"),
+        ({"progress": 3}, "progress must be a function.*3"),
     ],
 )
 def test_options(options: dict[str, Any], message: str) -> None:
@@ -74,6 +86,11 @@ def test_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_models_that_are_none() -> None:
+    for function in (estimate, generate, decoder_inputs):
+        with pytest.raises(InvalidArgumentError, match=r"torch module.*str"):
+            function("gpt2", [1])  # type: ignore[operator]
+    with pytest.raises(InvalidArgumentError, match=r"torch module.*str"):
+        is_causal("gpt2")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match=r"torch module.*str"):
         contributions("gpt2", [1])  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match=r"\.config.*Linear"):

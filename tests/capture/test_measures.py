@@ -8,6 +8,7 @@ import pytest
 from families import DECODERS, ENCODERS, build, build_encoder_decoder, eager_attentions, matrices
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 import attnflow  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
 from attnflow.capture.measures import ALTI, MEASURES, AttentionGradient, Given, Measure, ValueNorm  # noqa: E402
@@ -113,6 +114,16 @@ def test_gradients_leave_the_model_as_it_was(ids: Any) -> None:
     with torch.no_grad():
         contributions(model, ids, measure="attention_gradient")
         assert not torch.is_grad_enabled()
+
+
+def test_weights_that_know_no_gradients(ids: Any) -> None:
+    with torch.inference_mode():
+        model = build("llama").train()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(CaptureError, match=r"LlamaForCausalLM was made under torch\.inference_mode"):
+        contributions(model, ids, measure="attention_gradient")
+    assert [module.training for module in model.modules()] == before
+    assert len(contributions(model, ids).layers) == 3
 
 
 @pytest.mark.parametrize(
@@ -256,6 +267,8 @@ def test_matrices_are_a_measure(ids: Any) -> None:
         (lambda attention: -torch.ones(23, 23), "not negative"),
         (lambda attention: torch.full((23, 23), torch.nan), "finite"),
         ([], "no matrix"),
+        (torch.zeros(2, 23, 23), r"2 matrices, and none for layer 'model\.layers\.2"),
+        (torch.zeros(4, 23, 23), "4 matrices, and the model has 3 layers"),
         (torch.zeros(3, 4, 4), r"layer 'model\.layers\.0.*\(23, 23\).*got \(4, 4\)"),
         (ALTI, "must be one of"),
         (7, "must be one of"),
@@ -264,3 +277,38 @@ def test_matrices_are_a_measure(ids: Any) -> None:
 def test_bad_measures(measure: Any, message: str, ids: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         contributions(build("llama"), ids, measure=measure)
+
+
+def test_matrices_are_of_one_text(ids: Any) -> None:
+    given = {"input_ids": ids.expand(2, -1)}
+    with pytest.raises(InvalidArgumentError, match="of one text, and there are 2"):
+        contributions(build("llama"), given, measure=torch.zeros(3, 23, 23))
+
+
+def test_the_kind_of_model_is_what_could_be_seen(ids: Any) -> None:
+    """A measure may be zero above the diagonal, or may not look at the attention at all."""
+    layers = torch.rand(3, 23, 23).tril()
+    for family, kind, seen in (("bert", "encoder", [23] * 23), ("llama", "decoder", list(range(1, 24)))):
+        result = contributions(build(family), ids, measure=layers)
+        assert result.kind == kind
+        assert [layer.visible[0].tolist() for layer in result.layers] == [seen] * 3
+
+
+def test_what_a_function_reads_in_part_is_proved_in_full(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_block(attention: Any) -> Any:
+        next(iter(attention.blocks()))
+        return torch.ones(attention.n_queries, attention.n_keys).tril()
+
+    def sharper(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        key, value = (part.repeat_interleave(2, dim=1) for part in (key, value))
+        hidden = torch.ones(23, 23).triu(1).bool()
+        scores = (1.1 * options["scaling"] * query @ key.transpose(2, 3)).masked_fill(hidden, -torch.inf)
+        return (scores.softmax(dim=-1) @ value).transpose(1, 2).contiguous(), None
+
+    model = build("llama")
+    result = contributions(model, ids, measure=first_block, block_bytes=1)
+    assert result.layers[0].visible[0].tolist() == list(range(1, 24))
+    monkeypatch.setitem(transformers.AttentionInterface._global_mapping, "sharper", sharper)
+    model.config._attn_implementation = "sharper"  # the first query sees one key, however sharply
+    with pytest.raises(CaptureError, match=r"model\.layers\.0\.self_attn"):
+        contributions(model, ids, measure=first_block, block_bytes=1)

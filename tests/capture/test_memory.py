@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,35 @@ def test_spilled_matrices_survive_the_model(ids: Any, tmp_path: Path) -> None:
         ({"memory_limit": True}, "memory_limit"),
         ({"spill": "no/such/folder"}, "spill must be a folder that exists"),
         ({"spill": 3}, "spill.*3"),
+        ({"spill": ""}, "spill must be a folder that exists, got ''"),
+        ({"spill": "/proc"}, "spill must be a folder that can be written to, got '/proc'"),
     ],
 )
 def test_bad_limits(options: dict[str, Any], message: str, ids: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         attentions(build("llama"), input_ids=ids, **options)
+
+
+def test_a_folder_that_is_full(ids: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing to a map of a file that found no room would end the program."""
+
+    def full(handle: int, start: int, count: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(InvalidArgumentError, match=r"spill='.*' has no room for a layer of 2\.1 KiB: .*No space left"):
+        attentions(build("llama"), input_ids=ids, spill=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_estimates_of_what_stands_for_token_ids(ids: Any) -> None:
+    """Embeddings, and what a decoder reads where nothing is said of it."""
+    embedded = {"inputs_embeds": torch.randn(2, 7, 32)}
+    model = build("llama")
+    expected = estimate(model, embedded)
+    assert expected is not None
+    assert expected.n_bytes == sum(layer.matrix.nbytes for layer in attentions(model, **embedded).layers)
+    model = build_encoder_decoder("bart")
+    expected = estimate(model, {"input_ids": ids})
+    assert expected is not None
+    assert expected.n_bytes == sum(layer.matrix.nbytes for layer in attentions(model, input_ids=ids).layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ import pytest
 from families import build, matrices
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.hooks import RemovableHandle  # noqa: E402
 from transformers import AttentionInterface  # noqa: E402
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: E402
 
@@ -95,6 +98,52 @@ def test_restored_after_an_exception_on_the_way(family: str, measure: str, raise
     assert len(contributions(model, ids, measure=measure).layers) == 3
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_transformers_collects_its_outputs_with(asked: bool, ids: Any) -> None:
+    """It leaves hooks on a model that is asked for attentions: neither may they stay, nor come before ours."""
+    options = {"d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 32}
+    model = transformers.XGLMForCausalLM(transformers.XGLMConfig(vocab_size=61, **options)).eval()
+    if asked:
+        with torch.no_grad():
+            model(ids, output_hidden_states=True)
+    before = state(model)
+    first, second = (matrices(contributions(model, ids)) for _ in range(2))
+    assert state(model) == before
+    with torch.no_grad():
+        attentions = model(ids, output_attentions=True).attentions
+    for one, other, expected in zip(first, second, attentions, strict=True):
+        assert torch.equal(one, other)
+        assert (one - expected[0].mean(dim=0)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("what", ["register", "remove"])
+@pytest.mark.parametrize(("family", "measure"), EVERY_PATH)
+def test_ctrl_c_while_hooks_come_and_go(
+    family: str, measure: str, what: str, ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook that stayed would be in the way of every later run of the model."""
+    model = unusual(family)
+    before = state(model)
+
+    def interrupted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            made = original(*args, **options)
+            signal.raise_signal(signal.SIGINT)
+            return made
+
+        return run
+
+    kinds = {"register": (torch.nn.Module, "register_forward_hook", "register_forward_pre_hook")}
+    owner, *names = kinds.get(what, (RemovableHandle, "remove"))
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(owner, name, interrupted(getattr(owner, name)))
+        with pytest.raises(KeyboardInterrupt):
+            contributions(model, ids, measure=measure)
+    assert state(model) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_restored_after_the_model_itself_fails(ids: Any) -> None:
     model = build("llama")
     model.model.layers[1].mlp.down_proj = torch.nn.Linear(3, 3)
@@ -127,13 +176,37 @@ def test_other_models_run_untouched_meanwhile(ids: Any) -> None:
     assert torch.equal(seen["same"], expected["same"])
 
 
+@pytest.mark.parametrize(("family", "measure"), EVERY_PATH)
+def test_the_same_model_runs_elsewhere_meanwhile(family: str, measure: str, ids: Any) -> None:
+    model = build(family)
+    alone, expected = _forward(model, ids), matrices(contributions(model, ids, measure=measure))
+    seen: list[Any] = []
+
+    def elsewhere(module: Any, *_: Any) -> None:
+        if not seen:
+            seen.append(None)  # once
+            thread = threading.Thread(target=lambda: seen.append(_forward(model, ids)))
+            thread.start()
+            thread.join()
+
+    inner = [module for name, module in model.named_modules() if name.endswith("1.mlp")]
+    handle = inner[0].register_forward_pre_hook(elsewhere)
+    got = matrices(contributions(model, ids, measure=measure))
+    handle.remove()
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one, other)
+    assert (seen[1] - alone).abs().max() <= 1e-4
+
+
 def _forward(model: Any, ids: Any) -> Any:
     with torch.no_grad():
         return model(ids).logits
 
 
-def test_two_threads_take_turns(ids: Any) -> None:
-    models = [build("llama"), build("gpt2")]
+@pytest.mark.parametrize("families", [("llama", "gpt2"), ("llama",), ("bloom",)])
+def test_two_threads_take_turns(families: Any, ids: Any) -> None:
+    models = [build(family).train() for family in families]
+    models = [models[0], models[-1]]
     expected = [matrices(contributions(model, ids))[-1] for model in models]
     results: dict[int, Any] = {}
 
@@ -148,6 +221,7 @@ def test_two_threads_take_turns(ids: Any) -> None:
         thread.join()
     for index in range(2):
         assert torch.equal(results[index], expected[index])
+        assert all(module.training for module in models[index].modules())
 
 
 class Largest(TorchDispatchMode):

@@ -68,6 +68,9 @@ class Attention(ABC):
         size = torch.finfo(self.dtype).bits // 8
         return min(self.n_queries, max(1, rows, block_bytes // (self.n_heads * self.n_keys * size)))
 
+    def finish(self) -> None:  # noqa: B027 - nothing is left undone of what was given
+        """Do what a measure that did not read every block has left undone."""
+
 
 class GivenAttention(Attention):
     """Probabilities that a model returned, ``(H, n_queries, n_keys)``."""
@@ -150,8 +153,10 @@ class ComputedAttention(Attention):
         self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
         self.gradient: Tensor | None = None
         """``(H, n_queries, e)``, where a measure asks for it: derivative of the objective by what each head wrote."""
+        self._begun = self._proved = False
 
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
+        self._begun = True
         step = self.block_rows(self.block_bytes, rows)
         proof = _Proof(self)
         for start in range(0, self.n_queries, step):
@@ -168,6 +173,19 @@ class ComputedAttention(Attention):
                 "softmax(q k) v. Load the model in float32 with "
                 "attn_implementation='eager' or 'sdpa'; if that fails too, pass matrices of your own to Network"
             )
+        self._proved = True
+
+    def finish(self) -> None:
+        """Prove probabilities of which only some were read; where none were, count what each query sees."""
+        if self._begun and not self._proved:
+            for _ in self.blocks():
+                pass
+        elif not self._begun:
+            step = self.block_rows(self.block_bytes, 1)
+            for start in range(0, self.n_queries, step):
+                stop = min(self.n_queries, start + step)
+                keys = min(stop, self.n_keys) if self.causal else self.n_keys
+                self._count_visible(start, stop, keys, self._hidden(start, stop, keys))
 
     def _probabilities(self, start: int, stop: int) -> Tensor:
         """``(H, stop - start, m)``: softmax of the scores of a block of queries."""
@@ -180,18 +198,10 @@ class ComputedAttention(Attention):
             scores.div_(self.softcap).tanh_().mul_(self.softcap)
         if self.bias is not None:
             scores += _part(self.bias, start, stop, keys).to(self.dtype)
-        hidden: Tensor | None = None
-        if self.mask is not None:
-            mask = _part(self.mask, start, stop, keys)
-            if mask.dtype == torch.bool:
-                hidden = ~mask
-            else:
-                scores += mask.to(self.dtype)
-                # Additive masks hide by minus infinity or by the smallest number there is.
-                hidden = mask <= torch.finfo(mask.dtype).min / 2
-        elif self.causal or self.window is not None:
-            hidden = self._hidden(start, stop, keys)[None]
-        if hidden is not None and (self.mask is None or self.mask.dtype == torch.bool):
+        hidden = self._hidden(start, stop, keys)
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            scores += _part(self.mask, start, stop, keys).to(self.dtype)
+        elif hidden is not None:
             scores.masked_fill_(hidden, -torch.inf)
         blind = self._count_visible(start, stop, keys, hidden)
         if self.sinks is None:
@@ -215,13 +225,19 @@ class ComputedAttention(Attention):
         blind = self.visible[start:stop] == 0
         return blind if self.mask is not None and bool(blind.any()) else None
 
-    def _hidden(self, start: int, stop: int, keys: int) -> Tensor:
-        """``(stop - start, keys)`` bool: what a query may not see where no mask was given."""
+    def _hidden(self, start: int, stop: int, keys: int) -> Tensor | None:
+        """``(1 | H, 1 | stop - start, keys)`` bool: what a query may not see; None where it sees everything."""
+        if self.mask is not None:
+            mask = _part(self.mask, start, stop, keys)
+            # Additive masks hide by minus infinity or by the smallest number there is.
+            return ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min / 2
+        if not self.causal and self.window is None:
+            return None
         ahead = torch.arange(keys, device=self.device)[None, :] - torch.arange(start, stop, device=self.device)[:, None]
         hidden = ahead > 0 if self.causal else torch.zeros_like(ahead, dtype=torch.bool)
         if self.window is not None:
             hidden |= ahead.abs() >= self.window
-        return hidden
+        return hidden[None]
 
     def slope(self, start: int, stop: int, keys: int) -> Tensor:
         """``(H, stop - start, keys)``: derivative of the objective by each probability, what is hidden included.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnflow.capture import _finite, _state
-from attnflow.capture._inputs import Inputs, prepare, text_configuration
+from attnflow.capture._inputs import Inputs, prepare, require_module, text_configuration
 from attnflow.capture._layers import Stack
 from attnflow.capture._memory import check, checked_folder, of_inputs
 from attnflow.capture._result import Contributions
@@ -153,13 +153,21 @@ def contributions(
     >>> [round(total, 3) for total in result.decoder[0][0].sum(dim=1).tolist()]
     [1.0, 1.0, 1.0, 1.0]
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"model must be a torch module of transformers, got {type(model).__name__}")
-    if block_bytes is not None and (not isinstance(block_bytes, int) or block_bytes < 1):
+    require_module(model)
+    if block_bytes is not None and (
+        isinstance(block_bytes, bool) or not isinstance(block_bytes, int) or block_bytes < 1
+    ):
         raise InvalidArgumentError(f"block_bytes must be a positive number of bytes, got {block_bytes!r}")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress must be a function of (done, total), got {progress!r}")
     if objective is not None and not callable(objective):
         raise InvalidArgumentError(f"objective must be a function of the model's output, got {objective!r}")
     chosen = find(measure, heads)
+    if chosen.needs_gradient and any(parameter.is_inference() for parameter in model.parameters()):
+        raise CaptureError(
+            f"{type(model).__name__} was made under torch.inference_mode, which has no gradients, and measure "
+            f"{chosen.name!r} needs them: load the model outside of it, or use measure='attention'"
+        )
     config = text_configuration(model)
     prepared = prepare(model, inputs)
     folder = checked_folder(spill)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.capture._subblock import first_tensor
 from attnflow.errors import CaptureError
 
@@ -47,12 +48,9 @@ def name_the_source(model: nn.Module, forward: Callable[[], object]) -> None:
                 f"its weights are damaged, or too large for {wrote.dtype}. Load the model from intact files, in float32"
             )
 
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in names]
-    try:
+    here = in_this_thread(hook)
+    with hooked(module.register_forward_hook(here, with_kwargs=True) for module in names):
         forward()
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _finite(values: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnflow.capture import _layers, _state
-from attnflow.capture._inputs import prepare
+from attnflow.capture._inputs import prepare, require_module
 from attnflow.errors import InvalidArgumentError
 
 __all__ = ["decoder_inputs", "generate", "is_encoder_decoder"]
@@ -70,6 +71,9 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
     >>> len(read), len(said), read[:3], read[3] == said[0]
     (4, 2, [3, 4, 5], True)
     """
+    require_module(model)
+    if not isinstance(options, Mapping | None):
+        raise InvalidArgumentError(f"options must be a mapping of generate()'s options, got {options!r}")
     options = dict(options or {})
     for name in _REFUSED:
         if name in options and not (name == "num_return_sequences" and options[name] == 1):
@@ -86,6 +90,8 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
         return next((value for value in found if value is not None), None)
 
     ends = options["eos_token_id"] if "eos_token_id" in options else configured("eos_token_id")
+    if isinstance(ends, Tensor):
+        ends = ends.flatten().tolist()
     ends = {int(end) for end in (ends if isinstance(ends, Sequence) else [ends]) if end is not None}
     if ends and own is None and configured("pad_token_id") is None:
         options.setdefault("pad_token_id", min(ends))  # as generate would, which says so every time
@@ -95,12 +101,9 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
         if not prompts and isinstance(ids := given.get("decoder_input_ids"), Tensor):
             prompts.append(ids[0].tolist())
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        with _state.evaluation(model):
-            answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
-    finally:
-        handle.remove()
+    noting = (one.register_forward_pre_hook(_state.in_this_thread(note), with_kwargs=True) for one in [model])
+    with _state.evaluation(model), _state.hooked(noting):
+        answer: Any = model.generate(**prepared.given, **options)  # type: ignore[operator]
     sequence = [int(token) for token in _first(answer)]
     if not is_encoder_decoder(model):
         prompts = [prepared.given["input_ids"][0].tolist()]
@@ -143,9 +146,16 @@ def decoder_inputs(model: nn.Module, labels: Sequence[int]) -> tuple[list[int], 
     >>> decoder_inputs(T5ForConditionalGeneration(T5Config(vocab_size=11, **size)), [7, 8, 1])
     ([0, 7, 8], [7, 8, 1])
     """
-    sources = (getattr(model, "generation_config", None), model.config)
+    require_module(model)
+    try:
+        labels = [operator.index(label) for label in labels]
+    except TypeError:
+        raise InvalidArgumentError(f"labels must be token ids, a row of integers, got {labels!r}") from None
+    if min(labels, default=0) < 0:
+        raise InvalidArgumentError(f"labels must be token ids, none of them negative, got {min(labels)}")
+    sources = (getattr(model, "generation_config", None), getattr(model, "config", None))
     start = next((s for s in (getattr(c, "decoder_start_token_id", None) for c in sources) if s is not None), None)
-    said = list(labels)[1:] if len(labels) > 1 and labels[0] == start else list(labels)
+    said = labels[1:] if len(labels) > 1 and labels[0] == start else labels
     if not said:
         raise InvalidArgumentError("the target is empty: there is nothing that the model is to say")
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)

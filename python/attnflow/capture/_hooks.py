@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attnflow.capture._attention import GivenAttention, tolerance
 from attnflow.capture._layers import Stack
+from attnflow.capture._state import hooked, in_this_thread, uninterrupted
 from attnflow.errors import CaptureError
 
 __all__ = ["catching", "returned", "verify_output"]
@@ -62,14 +63,27 @@ def catching(
         replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
         return replaced if isinstance(output, list) else tuple(replaced)
 
-    handles = []
+    here = in_this_thread(hook)
+    # Before those that transformers itself collects what it returns with, once a model was asked for any of it.
+    ours = (module.register_forward_hook(here, prepend=True) for module in names)
+    with _without_collectors(model), hooked(ours):
+        yield
+
+
+@contextmanager
+def _without_collectors(model: nn.Module) -> Iterator[None]:
+    """Undo that transformers leaves hooks on a model that was asked for its attentions, to be there the next time."""
+    mark = "_output_capturing_hooks_installed"
+    found = {module: (set(module._forward_hooks), mark in vars(module)) for module in model.modules()}
     try:
-        for module in names:
-            handles.append(module.register_forward_hook(hook))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        with uninterrupted():
+            for module, (hooks, marked) in found.items():
+                for key in module._forward_hooks.keys() - hooks:
+                    del module._forward_hooks[key]
+                if not marked:
+                    vars(module).pop(mark, None)
 
 
 def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> list[Stack | None]:
@@ -81,6 +95,11 @@ def returned(model: nn.Module, outputs: Any, placeholders: Sequence[Tensor]) -> 
     count = 0
     for field, stack in _RETURNED.items():
         weights = getattr(outputs, field, None) or ()
+        if weights and all(one is None for one in weights):
+            raise CaptureError(
+                f"{type(model).__name__} returned none of the attentions that it was asked for: load it with "
+                "attn_implementation='eager'"
+            )
         count += len(weights)
         known = {id(placeholder): number for number, placeholder in enumerate(placeholders)}
         order = [known.get(id(one), -1) for one in weights]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnflow.errors import InvalidArgumentError
 
-__all__ = ["Inputs", "context_length", "prepare", "text_configuration"]
+__all__ = ["Inputs", "context_length", "prepare", "require_module", "text_configuration"]
 
 # What a capture decides itself.
 _OURS = ("output_attentions", "output_hidden_states", "past_key_values", "return_dict", "use_cache")
@@ -43,6 +43,12 @@ class Inputs:
         return self.real.get(
             "decoder_input_ids", None if "decoder_input_ids" in self.given else self.real.get("input_ids")
         )
+
+
+def require_module(model: Any) -> None:
+    """Raise for what is no model."""
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model must be a torch module of transformers, got {type(model).__name__}")
 
 
 def text_configuration(model: nn.Module) -> Any:
@@ -84,6 +90,7 @@ def _decoder_length(model: nn.Module) -> int | None:
 
 def prepare(model: nn.Module, inputs: Any) -> Inputs:
     """Check the inputs and bring them to the model's device."""
+    require_module(model)
     if not isinstance(inputs, Mapping):
         ids = _tensor(inputs, "input_ids")
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -139,7 +146,7 @@ def _alone(tensors: Mapping[str, Tensor]) -> bool:
 def _tensor(value: Any, name: str) -> Any:
     """As a tensor, what is an array or a list; a row of token ids is a batch of one."""
     if isinstance(value, bool | int | float | str):
-        if name in _IDS:
+        if name in _IDS or name in _IDS.values():
             raise InvalidArgumentError(f"{name} must be integers, a row a text, got {type(value).__name__} {value!r}")
         return value
     try:

@@ -23,15 +23,13 @@ from transformers import AttentionInterface
 
 from attnflow.capture._attention import ComputedAttention
 from attnflow.capture._layers import listens_at_interface
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
 __all__ = ["available", "listening"]
 
 # One attention of every text of the batch, and what it put out, with its place in autograd's graph.
 Report = Callable[[Sequence[ComputedAttention], Tensor], None]
-
-# The patch is on a class, so captures take turns. Re-entrant: a progress callback may start a capture of its own.
-_turn = threading.RLock()
 
 # By what name an attention module takes another sequence to attend to.
 _OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "encoder_outputs", "context")
@@ -89,18 +87,14 @@ def listening(model: nn.Module, batch: int, report: Report, block_bytes: int) ->
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         crossing[module] = _reads_another_sequence(module, args, kwargs)
 
-    handles = []
-    with _turn:
+    here = in_this_thread(note)
+    listening = [module for module in names if listens_at_interface(module)]
+    with hooked(module.register_forward_pre_hook(here, with_kwargs=True) for module in listening):
         try:
-            for module in names:
-                if listens_at_interface(module):
-                    handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
             AttentionInterface.get_interface = get_interface
             yield
         finally:
             AttentionInterface.get_interface = original
-            for handle in handles:
-                handle.remove()
 
 
 def _reads_another_sequence(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from attnflow.capture._inputs import text_configuration
+from attnflow.capture._inputs import require_module, text_configuration
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
 __all__ = [
@@ -91,16 +92,13 @@ def noticing(model: nn.Module) -> Iterator[set[str]]:
     def note(name: str, *_: object) -> None:
         ran.add(name)
 
-    handles = [
-        module.register_forward_pre_hook(partial(note, name))
+    attentions = [
+        (name, module)
         for name, module in model.named_modules()
         if "attention" in type(module).__name__.lower() and places(model, name)
     ]
-    try:
+    with hooked(module.register_forward_pre_hook(in_this_thread(partial(note, name))) for name, module in attentions):
         yield ran
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def verify_none_silent(model: nn.Module, ran: set[str], called: Sequence[Called]) -> None:
@@ -300,6 +298,7 @@ def is_causal(model: nn.Module) -> bool:
     >>> is_causal(BertModel(BertConfig(vocab_size=11, **size)))
     False
     """
+    require_module(model)
     stated = [getattr(module, "is_causal", None) for module in model.modules()]
     flags = [value for value in stated if isinstance(value, bool)]
     if flags:

@@ -73,20 +73,23 @@ def estimate(model: nn.Module, inputs: Any) -> Estimate | None:
 
 def of_inputs(model: nn.Module, inputs: Inputs) -> Estimate | None:
     """The same of inputs that were checked already."""
-    ids, decoder_ids = (inputs.given.get(name) for name in ("input_ids", "decoder_input_ids"))
-    if not isinstance(ids, Tensor):
+    read, said = (
+        next((one for one in map(inputs.given.get, names) if isinstance(one, Tensor)), None)
+        for names in (("input_ids", "inputs_embeds"), ("decoder_input_ids", "decoder_inputs_embeds"))
+    )
+    if read is None:
         return None
-    (batch, n), encoder = ids.shape[:2], _layers.encoder_name(model)
+    (batch, n), encoder = read.shape[:2], _layers.encoder_name(model)
     listening = [name for name, module in model.named_modules() if _layers.listens_at_interface(module)]
     stated = _layers.expected_calls(text_configuration(model)) or len(listening)
     shapes: list[tuple[int, tuple[int, int, int]]]
-    if encoder is None or not isinstance(decoder_ids, Tensor):
+    if encoder is None:
         shapes = [(stated, (batch, n, n))]
         n_edges = stated * batch * (n * (n + 1) // 2 if _layers.is_causal(model) else n * n)
     else:
         inside = sum(name.startswith(f"{encoder}.") for name in listening) or stated
         outside = (len(listening) - inside) // 2 if listening else stated
-        m = decoder_ids.shape[1]
+        m = n if said is None else said.shape[1]  # what is not given, a model makes of what its encoder reads
         shapes = [(inside, (batch, n, n)), (outside, (batch, m, m)), (outside, (batch, m, n))]
         n_edges = batch * (inside * n * n + outside * (m * (m + 1) // 2 + m * n))
     return Estimate(tuple(shapes), n_edges, 4 * sum(count * b * q * k for count, (b, q, k) in shapes))
@@ -133,8 +136,13 @@ def checked_folder(folder: Any) -> Path | None:
     """The folder to spill to, if it is one."""
     if folder is None:
         return None
-    if not isinstance(folder, str | os.PathLike) or not Path(folder).is_dir():
+    if not isinstance(folder, str | os.PathLike) or not str(folder) or not Path(folder).is_dir():
         raise InvalidArgumentError(f"spill must be a folder that exists, got {folder!r}")
+    try:  # now, and not when the first layer has run
+        with tempfile.TemporaryFile(prefix="attnflow-", dir=str(folder)):
+            pass
+    except OSError as error:
+        raise InvalidArgumentError(f"spill must be a folder that can be written to, got {folder!r}: {error}") from None
     return Path(folder)
 
 
@@ -144,8 +152,17 @@ def spilled(matrix: Tensor, folder: Path) -> Tensor:
     The file has no name any more when this returns, so that it is gone with the tensor, however the program ends.
     """
     handle, name = tempfile.mkstemp(prefix="attnflow-", dir=folder)
-    os.close(handle)
     try:
+        try:
+            # Room for all of it: what is written to a map that has none ends the program, without an exception.
+            if hasattr(os, "posix_fallocate") and matrix.nbytes:
+                os.posix_fallocate(handle, 0, matrix.nbytes)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"spill={str(folder)!r} has no room for a layer of {size(matrix.nbytes)}: {error}"
+            ) from error
+        finally:
+            os.close(handle)
         mapped = torch.from_file(name, shared=True, size=matrix.numel(), dtype=matrix.dtype).view(matrix.shape)
         mapped.copy_(matrix)
     finally:

@@ -13,11 +13,12 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attnflow.capture import _state
 from attnflow.capture._attention import GivenAttention, tolerance
@@ -114,6 +115,8 @@ def from_modules(
         raise InvalidArgumentError(f"model must be a torch module, got {type(model).__name__}")
     if weights is not None and not callable(weights):
         raise InvalidArgumentError(f"weights must be a function of (module, args, kwargs, output), got {weights!r}")
+    if progress is not None and not callable(progress):
+        raise InvalidArgumentError(f"progress must be a function of (done, total), got {progress!r}")
     measure = RawAttention(heads)
     wanted = _chosen(model, names)
     stacks = _stacks(stack, [name for of_module in wanted.values() for name in of_module])
@@ -240,11 +243,12 @@ class _Run:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Have every module report after it has run."""
-        with ExitStack() as stack:
-            for module in self.wanted:
-                # After hooks of others, which may change what the module hands on; but before what _forced undoes.
-                first = _gives_weights(module)
-                stack.callback(module.register_forward_hook(self._hook, with_kwargs=True, prepend=first).remove)
+        here = _state.in_this_thread(self._hook)
+        # After hooks of others, which may change what the module hands on; but before what _forced undoes.
+        first = {module: _gives_weights(module) for module in self.wanted}
+        with _state.hooked(
+            module.register_forward_hook(here, with_kwargs=True, prepend=first[module]) for module in self.wanted
+        ):
             yield
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -334,13 +338,18 @@ def _forced(modules: Mapping[nn.Module, object]) -> Iterator[None]:
         result, weights = output
         return result, (weights.mean(dim=-3) if average else weights) if need else None
 
-    with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
+    def registered() -> Iterator[RemovableHandle]:
         for module in filter(_gives_weights, modules):
-            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(after, prepend=True).remove)
-        yield
+            yield module.register_forward_pre_hook(_state.in_this_thread(before), with_kwargs=True)
+            yield module.register_forward_hook(_state.in_this_thread(after), prepend=True)
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with _state.hooked(registered()):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from attnflow.capture._layers import Stack
 from attnflow.capture._memory import spilled
 from attnflow.capture._result import Layer
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
-from attnflow.capture.measures import Measure
+from attnflow.capture.measures import Given, Measure
 from attnflow.errors import AttnflowError, CaptureError, InvalidArgumentError
 
 __all__ = ["Objective", "Progress", "Run", "verify_shapes"]
@@ -72,7 +72,6 @@ class Run:
                 return "interface", outputs, self.layers()
             except _layers.IncompleteError as error:
                 incomplete = error if self.reports else None
-        self.reports.clear()
         if self.measure.needs_gradient:
             raise incomplete or CaptureError(
                 f"measure {self.measure.name!r} needs layers that ask transformers' attention interface, and those of "
@@ -88,6 +87,7 @@ class Run:
 
     def through_interface(self) -> Any:
         """Run the model with a listener at the attention interface."""
+        self._begin()
         with _interface.listening(self.model, self.inputs.batch, self._attention, self.block_bytes):
             if self.measure.needs_gradient:
                 return self._with_gradients(self.forward())
@@ -98,6 +98,7 @@ class Run:
 
     def through_hooks(self) -> Any:
         """Run the model with eager attention and catch its weights."""
+        self._begin()
         placeholders: list[Tensor] = []
         batch = self.inputs.batch
 
@@ -131,6 +132,12 @@ class Run:
         own = self.forward()
         _hooks.verify_output(self.model, outputs, own, self.inputs.last_mask)
         return own
+
+    def _begin(self) -> None:
+        """Forget what was reported of another pass."""
+        self.reports.clear()
+        if isinstance(self.measure, Given):
+            self.measure.begin(self.inputs.batch)
 
     def forward(self, **options: Any) -> Any:
         """Run the model as it is."""
@@ -169,6 +176,8 @@ class Run:
                     f"{type(self.model).__name__} says that the attentions of its layers are {self.told}, and its "
                     f"modules say {stacks}: they do not match"
                 )
+        if isinstance(self.measure, Given):
+            self.measure.verify_all_used()
         layers = []
         for one, name, stack in zip(self.reports, names, stacks, strict=True):
             kept, visible = (None if part is None else part.to(self.inputs.device) for part in (one.kept, one.visible))
@@ -250,6 +259,7 @@ class Run:
             # The user's autocast is for the model: scores stay in float32.
             with torch.autocast(attention.device.type, enabled=False):
                 made = self.measure.matrix(attention, subblock)
+                attention.finish()
             matrix, own = made if isinstance(made, tuple) else (made, None)
             matrices.append(matrix)
             kept.append(own)
@@ -270,8 +280,10 @@ class Run:
             return "decoder" if _layers.is_causal(self.model) else "encoder"
         real = self.inputs.real.get("input_ids")
         for one in self.reports:
-            ahead = torch.triu(one.matrix, diagonal=1)
-            if real is not None and real.shape[1] == ahead.shape[1]:
+            ahead = torch.triu(one.matrix, diagonal=1).any(dim=-1)
+            if one.visible is not None:  # a measure may be zero where the layer could look
+                ahead = ahead.to(one.visible.device) | (one.visible > torch.arange(1, n + 1, device=one.visible.device))
+            if real is not None and real.shape == ahead.shape:
                 ahead = ahead[real.to(ahead.device)]  # of padding's rows a model may make what it likes
             if bool(ahead.any()):
                 return "encoder"

@@ -30,9 +30,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attnflow.capture._attention import ComputedAttention, tolerance
 from attnflow.capture._layers import layer_of, listens_at_interface
+from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
 __all__ = ["BatchedSubBlock", "SubBlock", "Tape", "first_tensor", "resolve", "taping"]
@@ -51,6 +53,7 @@ class Entry:
 class Tape:
     """One run of one layer."""
 
+    layer: nn.Module
     read: Tensor | None = None
     wrote: Tensor | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -136,13 +139,12 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
     Yields the tapes that are running, by the name of their layer.
     """
     running: dict[str, Tape] = {}
-    handles: list[Any] = []
     attentions = [name for name, module in model.named_modules() if listens_at_interface(module)]
     layers = {layer_of(model, name) for name in attentions}
 
     def begin(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            running[name] = Tape(read=first_tensor((*args, *kwargs.values())))
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            running[name] = Tape(layer, first_tensor((*args, *kwargs.values())))
 
         return hook
 
@@ -162,18 +164,17 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
 
         return hook
 
-    try:
+    def registered() -> Iterator[RemovableHandle]:
         for name in sorted(filter(None, layers)):
             layer = model.get_submodule(name)
-            handles.append(layer.register_forward_pre_hook(begin(name), with_kwargs=True))
+            yield layer.register_forward_pre_hook(in_this_thread(begin(name)), with_kwargs=True)
             for inner in layer.modules():
                 if inner is not layer:
-                    handles.append(inner.register_forward_hook(note(name), with_kwargs=True))
-            handles.append(layer.register_forward_hook(end(name), with_kwargs=True))
+                    yield inner.register_forward_hook(in_this_thread(note(name)), with_kwargs=True)
+            yield layer.register_forward_hook(in_this_thread(end(name)), with_kwargs=True)
+
+    with hooked(registered()):
         yield running
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
@@ -212,7 +213,9 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
             # Under autocast a float32 stream adds up what was rounded to half precision.
             coarsest = max((tape.wrote.dtype, first.model_dtype), key=lambda dtype: torch.finfo(dtype).eps)
             rest = [[wrote] for module, _, wrote in entries if module not in inside]
-            found = _structure(x, [one.wrote for one in projected], z, entries, rest, _Equality(coarsest))
+            own = [p.detach().to(x) for p in tape.layer.parameters(recurse=False) if p.shape == (d,) and not p.is_meta]
+            scales = [Norm(vector, torch.ones_like(x[:, :1]), False) for vector in own]
+            found = _structure(x, [one.wrote for one in projected], z, entries, rest, scales, _Equality(coarsest))
             if found is not None:
                 return [
                     _sub_block(part, one.matrix, attentions)
@@ -309,11 +312,12 @@ def _structure(
     z: Tensor,
     entries: list[tuple[nn.Module, Tensor, Tensor]],
     rest: list[list[Tensor]],
+    scales: list[Norm],
     equal: _Equality,
 ) -> list[_Part] | None:
     """The line of the table above that holds: a part for each attention, whose projection has `written` it.
 
-    `rest` is what may be ``m``, and `entries` what may be a norm.
+    `rest` is what may be ``m``, and `entries` what may be a norm; `scales` of channels are the layer's own.
     """
     # Sums, each attention as it was written or through a norm of its own.
     ways: list[list[tuple[Tensor, Norm | None]]] = [[(o, None)] for o in written]
@@ -321,6 +325,7 @@ def _structure(
         if normed:
             for way, o in zip(ways, written, strict=True):
                 way.extend(_normed(o, entries, equal))
+                way.extend((scale.columns(o), scale) for scale in scales)
         for parts in product(*ways):
             if normed and all(norm is None for _, norm in parts):
                 continue

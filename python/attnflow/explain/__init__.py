@@ -354,13 +354,14 @@ class _Work:
 
     def _result(self, reading: Reading, captures: list[Contributions], timings: Mapping[str, float]) -> Attribution:
         clock = Clock(dict(timings), self.progress)
+        if reading.arrays:
+            n = next(iter(captures[0].encoder), captures[0].layers[0].matrix).shape[-1]
+            reading = located(reading, self.model, n)
+        _networks.verify_unseen(captures, reading)
         drawn = [_networks.Matrices(one) for one in captures]
         captures[:] = map(_networks.lightened, captures)
         captured = captures[0]
         two_stacks = captured.kind == "encoder-decoder"
-        if reading.arrays:
-            n = captured.encoder[0].shape[-1] if captured.encoder else captured.layers[0].matrix.shape[-1]
-            reading = located(reading, self.model, n)
         plan = planned(reading, self.tokenizer, self.request, self.causal)
         _verify_positions(reading, captured)
         solved: list[Flows] = []

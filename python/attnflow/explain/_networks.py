@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidArgumentError
+from ..errors import CaptureError, InvalidArgumentError
 from ..network import Network
 from ._plan import Plan
 from ._reading import Reading
@@ -18,7 +18,7 @@ from ._reading import Reading
 if TYPE_CHECKING:
     from ..capture import Contributions
 
-__all__ = ["Matrices", "Method", "Solvable", "build", "lightened", "receptive_fields"]
+__all__ = ["Matrices", "Method", "Solvable", "build", "lightened", "receptive_fields", "verify_unseen"]
 
 _STACKS: tuple[Literal["encoder"], Literal["decoder"], Literal["cross"]] = ("encoder", "decoder", "cross")
 
@@ -72,6 +72,27 @@ class Matrices:
 def lightened(captured: Contributions) -> Contributions:
     """The same without the entries of its matrices, whose shapes stay."""
     return replace(captured, layers=tuple(replace(layer, matrix=layer.matrix.to("meta")) for layer in captured.layers))
+
+
+def verify_unseen(captures: Sequence[Contributions], reading: Reading) -> None:
+    """Assert that no position saw what was said after it: word by word, as it was generated, it could not have.
+
+    A text may be read in both directions, and the answer behind it not.
+    """
+    for captured in captures:
+        if not reading.said or captured.kind != "encoder":  # the networks of the others refuse it
+            continue
+        for layer in captured.layers:
+            unsaid = layer.matrix.triu(1)[:, reading.first + 1 :].any(dim=1)
+            if layer.visible is not None:  # a measure may be zero where the layer could look
+                reach = layer.visible.new_tensor(range(1, len(unsaid) + 1)).clamp(min=reading.first + 1)
+                unsaid = unsaid.to(reach.device) | (layer.visible > reach)
+            if bool(unsaid.any()):
+                raise CaptureError(
+                    f"layer {layer.name!r}: position {int(unsaid.int().argmax())} sees what was said after it, so that "
+                    "one pass over the answer is not how the model gave it, word by word: explain the text without "
+                    "generate or continuation, or a step at a time, each with the text up to there"
+                )
 
 
 def build(captured: Contributions, matrices: Matrices, reading: Reading, plan: Plan, method: Method) -> Solvable:

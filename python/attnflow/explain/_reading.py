@@ -285,57 +285,59 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
 
 def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
-    pixels = reading.arrays.get("pixel_values")
-    grid: Grid | None = None
-    leading: list[str] = []
-    if "input_ids" in reading.arrays:
-        pass  # text, or text and an image, whose places among the positions are the model's own affair
-    elif pixels is not None:
-        grid, leading = _patches(model, tuple(pixels.shape), n)
-    elif not hasattr(_ears(model), "patch_size"):  # a spectrogram in patches is no row of frames
-        grid = Grid(0, (n,))
+    grid, front, behind = _cells(model, reading.arrays, n)
     if grid is None:
         names = [f"position {index}" for index in range(n)]
     elif len(grid.shape) == 1:
         names = [f"frame {index}" for index in range(n)]
     else:
-        names = leading + [f"patch {row},{column}" for row in range(grid.shape[0]) for column in range(grid.shape[1])]
+        rows, columns = grid.shape
+        names = [*front, *(f"patch {row},{column}" for row in range(rows) for column in range(columns)), *behind]
     return replace(
         reading,
         tokens=(*names, *reading.tokens),
         offsets=(*[None] * n, *reading.offsets),
-        special=(*(position < len(leading) for position in range(n)), *reading.special),
-        cls=0 if leading else None,
+        special=(*(not len(front) <= place < n - len(behind) for place in range(n)), *reading.special),
+        cls=0 if front else None,
         n_source=n if reading.decoder_ids else 0,
         first=reading.first + n,
         grid=grid,
     )
 
 
-def _ears(model: Any) -> Any:
-    """The configuration of what reads images or sound, alone or in front of a decoder."""
-    config = model.config
-    return getattr(config, "vision_config", None) or getattr(config, "encoder", None) or config
-
-
-def _patches(model: Any, shape: tuple[int, ...], n: int) -> tuple[Grid | None, list[str]]:
-    """The grid of patches, and the names of the tokens in front of it.
+def _cells(model: Any, arrays: Mapping[str, Any], n: int) -> tuple[Grid | None, list[str], list[str]]:
+    """The grid of patches or frames, and the names of the tokens before and behind it.
 
     None where the positions are not known to be these tokens and all patches, in order: a guess would put scores where
     they do not belong.
     """
-    config = _ears(model)
+    parts = [getattr(model.config, name, None) for name in ("vision_config", "encoder")]  # of the part that sees
+    config = next((part for part in parts if hasattr(part, "patch_size")), model.config)
+    unknown: tuple[None, list[str], list[str]] = (None, [], [])
+    if "input_ids" in arrays:
+        return unknown  # text, or text and an image, whose places among the positions are the model's own affair
+    picture: tuple[int, ...] = ()
+    if "pixel_values" in arrays:
+        picture = tuple(np.shape(arrays["pixel_values"]))[2:]
+    elif hasattr(config, "frequency_stride"):  # a spectrogram, cut like an image of its transpose
+        picture = tuple(np.shape(arrays["input_values"]))[:0:-1]
+    elif not hasattr(config, "patch_size"):
+        return Grid(0, (n,)), [], []
     size = getattr(config, "patch_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or len(shape) != 4 or hasattr(config, "mask_ratio"):  # masked autoencoders shuffle patches
-        return None, []
-    rows, columns = shape[2] // sides[0], shape[3] // sides[1]
+    if len(sides) != 2 or len(picture) != 2 or hasattr(config, "mask_ratio"):  # masked autoencoders shuffle patches
+        return unknown
+    strides = [getattr(config, f"{axis}_stride", side) for axis, side in zip(("frequency", "time"), sides, strict=True)]
+    rows, columns = (
+        (length - side) // stride + 1 for length, side, stride in zip(picture, sides, strides, strict=True)
+    )
     registers = [f"[REG{index + 1}]" for index in range(getattr(config, "num_register_tokens", None) or 0)]
     distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
-    for leading in ([], ["[CLS]"], ["[CLS]", *registers], ["[CLS]", "[DIST]"] if distilled else []):
-        if rows * columns > 0 and n == len(leading) + rows * columns:
-            return Grid(len(leading), (rows, columns)), leading
-    return None, []
+    behind = [f"[DET{index + 1}]" for index in range(getattr(config, "num_detection_tokens", None) or 0)]
+    for front in ([], ["[CLS]"], ["[CLS]", *registers], ["[CLS]", "[DIST]"] if distilled else []):
+        if rows > 0 and columns > 0 and n == len(front) + rows * columns + len(behind):
+            return Grid(len(front), (rows, columns)), front, behind
+    return unknown
 
 
 def short(text: str) -> str:

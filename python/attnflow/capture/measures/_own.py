@@ -48,9 +48,28 @@ class Given(Measure):
         self.holds_residual = holds_residual
         self._used = 0
 
+    def begin(self, batch: int) -> None:
+        """A pass over so many texts begins: the next matrix is the first layer's."""
+        if batch != 1:
+            raise InvalidArgumentError(f"the matrices of measure 'given' are of one text, and there are {batch}")
+        self._used = 0
+
+    def verify_all_used(self) -> None:
+        """Assert that the model had no fewer layers than there are matrices."""
+        if self._used < len(self.layers):
+            raise InvalidArgumentError(
+                f"measure holds {len(self.layers)} matrices, and the model has {self._used} layers: one a layer is "
+                "needed, in the order of computation"
+            )
+
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
         """See :meth:`Measure.matrix`."""
-        made = self.layers[self._used % len(self.layers)]
+        if self._used >= len(self.layers):
+            raise InvalidArgumentError(
+                f"measure holds {len(self.layers)} matrices, and none for layer {attention.name!r}: one a layer is "
+                "needed, in the order of computation"
+            )
+        made = self.layers[self._used]
         self._used += 1
         _check(made, attention, f"the matrix given for layer {attention.name!r}")
         return made.detach().to(device=attention.device, dtype=torch.float32)

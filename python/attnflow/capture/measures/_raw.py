@@ -64,7 +64,7 @@ def reduction(heads: Any) -> Callable[[Tensor], Tensor]:
     except (TypeError, ValueError, RuntimeError):
         raise InvalidArgumentError(f"{rule}, got {type(heads).__name__}") from None
     if weights.ndim == 0:
-        if float(weights) != int(weights):
+        if not float(weights).is_integer():
             raise InvalidArgumentError(f"{rule}, got {heads!r}")
         return lambda block: block[_head(int(weights), block.shape[0])]
     if weights.ndim != 1 or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
