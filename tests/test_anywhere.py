@@ -261,6 +261,8 @@ class Keyed:
         (WithArray(np.array(None)), "contributions has dtype object"),
         (WithCapsule(torch.ones(2, 3, 3, dtype=torch.bool)), "contributions has dtype bool"),
         (Sliced(np.ones((2, 3, 3), dtype=complex)), "layer 0 has dtype complex128"),
+        ([torch.eye(3).to_sparse()], "is of layout torch.sparse_coo: a dense tensor"),
+        ([torch.eye(3, device="meta")], "is a meta tensor, without entries: a dense"),
         ([[torch.ones(3, 3), torch.ones(2, 2)]], "layer 0 is a list of tensors, not one array"),
         ([torch.ones(2, 1, 3, 4, 4)], r"layer 0 has shape \(2, 1, 3, 4, 4\)"),
         (((torch.ones(1, 2, 3, 3),) * 4,) * 2, r"layer 0 has shape \(4, 1, 2, 3, 3\)"),

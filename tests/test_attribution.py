@@ -236,6 +236,28 @@ def test_position_correlation_sees_only_what_the_target_sees() -> None:
     assert math.isnan(make(values=values, targets=[1], **interval).position_correlation)  # one player left
 
 
+def test_position_correlation_is_of_either_side_of_an_encoder_decoder() -> None:
+    # Every source score exceeds every decoder score, which is no order within either.
+    values = [[0.7, 0.8, 0.1, 0.2]]
+    result = make(
+        values=values,
+        lower=values,
+        upper=values,
+        targets=[4],
+        kind="encoder-decoder",
+        n_source=3,
+        bottlenecks=[[-1] * 4],
+    )
+    assert result.position_correlation == 1.0
+    values = [[0.7, 0.8, 0.2, 0.1]]
+    assert replace(result, values=values, lower=values, upper=values).position_correlation == 0.0
+
+
+def test_bottlenecks_name_links_that_there_are() -> None:
+    with pytest.raises(InvalidArgumentError, match="bottlenecks hold link 1, and link_names has 1 entries"):
+        make(bottlenecks=[[1, 0, 0, 0]], link_names=("encoder layer 1",))
+
+
 def test_position_correlation_of_several_sinks_is_their_mean() -> None:
     values = [[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.5] * 4]
     result = make(

@@ -83,6 +83,26 @@ def test_an_encoder_decoder_is_told_what_to_say_or_says_it(translator: str, tmp_
     assert explained(tmp_path, *given).kind == "encoder-decoder"
 
 
+def test_some_steps_of_some_tokens(decoder: str, tmp_path: Path) -> None:
+    given = ["--model", decoder, "--text", TEXT, "--continuation", " over the hill"]
+    result = explained(tmp_path, *given, "--steps", "0,2", "--sources", "1,3", "--keep", "6", "--memory-limit", "0.5")
+    assert (result.sink_labels, result.players.tolist()) == (("over", "hill"), [1, 3])
+    assert result.options["keep"] == 6
+    spilled = explained(
+        tmp_path, *given, "--steps", "0", "--sources", "all", "--below", "0.1", "--spill", str(tmp_path)
+    )
+    assert (spilled.players.size, spilled.options["below"]) == (N + 2, 0.1)  # what was said, too
+
+
+def test_a_limit_that_is_too_low_and_a_device_that_is_not_there(
+    decoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "--model", decoder, "--text", TEXT, "--memory-limit", "0.0000001"]) == 1
+    assert "memory_limit" in one_error(capsys)
+    assert main(["explain", "--model", decoder, "--text", TEXT, "--device", "toaster"]) == 1
+    assert one_error(capsys).startswith("attnflow: error: --device toaster: ")
+
+
 def test_gradients_of_a_token_or_of_a_difference(decoder: str, tmp_path: Path) -> None:
     given = ["--model", decoder, "--text", TEXT, "--measure", "attention_x_gradient"]
     one = explained(tmp_path, *given, "--objective", "cat")
@@ -158,6 +178,11 @@ def test_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ["--text", "a", "--generate", "0"],
         ["--text", "a", "--generate", "many"],
         ["--text", "a", "--merge", "both"],
+        ["--text", "a", "--steps", "first"],
+        ["--text", "a", "--sources", "some"],
+        ["--text", "a", "--keep", "0"],
+        ["--text", "a", "--below", "2"],
+        ["--text", "a", "--memory-limit", "much"],
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

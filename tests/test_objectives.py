@@ -28,7 +28,7 @@ import attnflow  # noqa: E402
 from attnflow import Network  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
 from attnflow.capture.measures import AttentionGradient  # noqa: E402
-from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
+from attnflow.errors import InvalidArgumentError  # noqa: E402
 
 GRADIENTS = ("attention_gradient", "attention_x_gradient")
 PROMPT = ids(["<s>", *TEXT.split()])
@@ -218,6 +218,7 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"objective": 22}, "objective names 22, and the model's output has 22 logits"),
         ({"objective": -23}, "objective names -23"),
         ({"objective": ["cat", 99]}, "objective names 99"),
+        ({"objective": ["cat", 8]}, r"difference of two tokens, got \['cat', 8\]: they are the same"),
         ({"objective": []}, "objective must be a token, or two.*got 0"),
         ({"objective": [1, 2, 3]}, "objective must be a token, or two.*got 3"),
         ({"objective": 1.5}, r"objective is 1\.5; it must be an integer"),
@@ -240,6 +241,13 @@ def test_bad_objectives(options: dict[str, Any], message: str) -> None:
 def test_models_that_cannot_be_derived() -> None:
     with pytest.raises(InvalidArgumentError, match="no logits that could be derived"):
         attnflow.explain(build("LlamaModel", LONG), plain(), TEXT, measure=GRADIENTS[0])
+
+
+def test_models_caught_by_hooks_are_derived_too() -> None:
     bloom = build("BloomForCausalLM", {"hidden_size": 16, "n_layer": 3, "n_head": 4}, "BloomConfig")
-    with pytest.raises(CaptureError, match="measure='attention'"):
-        attnflow.explain(bloom, plain(), TEXT, measure=GRADIENTS[0])
+    before = state(bloom)
+    for measure in (*GRADIENTS, "alti"):
+        result = attnflow.explain(bloom, plain(), TEXT, measure=measure)
+        assert (result.options["capture"], result.options["measure"]) == ("hooks", measure)
+        assert result.values.any()
+    assert state(bloom) == before

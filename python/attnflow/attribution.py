@@ -280,6 +280,11 @@ class Attribution(Frozen):
             raise InvalidArgumentError("bottlenecks must be SOURCE (-1), SINK (-2), NONE (-3) or a link index >= 0")
         for name in ("n_layers", "n_nodes", "n_edges"):
             _put(self, name, integer(getattr(self, name), name, low=0))
+        last = int(self.bottlenecks.max(initial=NONE))
+        if self.link_names is not None and last >= len(self.link_names):
+            raise InvalidArgumentError(
+                f"bottlenecks hold link {last}, and link_names has {len(self.link_names)} entries: one a link is needed"
+            )
 
     def _check_pair(self, pair: PairFlow) -> None:
         if pair.source not in self.players or not 0 <= pair.sink < len(self.targets):
@@ -349,12 +354,18 @@ class Attribution(Frozen):
     def position_correlation(self) -> float:
         """Spearman correlation of score with position, over the players a sink can see; the mean over several sinks.
 
-        1 or -1 means that the ranking is the order of the tokens and says nothing about their content. NaN when it is
+        1 or -1 means that the ranking is the order of the tokens and says nothing about their content. What an encoder
+        read and what its decoder said have an order each, and the mean counts either by its players. NaN when it is
         not defined: fewer than two players, or scores all equal.
         """
-        seen = [self.visible(sink) for sink in range(len(self.targets))]
-        each = [spearman(self.values[s][mask], self.players[mask]) for s, mask in enumerate(seen)]
-        defined = [r for r in each if not math.isnan(r)]
+        defined = []
+        for sink in range(len(self.targets)):
+            seen, source = self.visible(sink), self.players < self.n_source
+            sides = [side for side in (seen & source, seen & ~source) if side.any()]
+            found = [(spearman(self.values[sink][side], self.players[side]), int(side.sum())) for side in sides]
+            found = [(rho, count) for rho, count in found if not math.isnan(rho)]
+            if found:
+                defined.append(sum(rho * count for rho, count in found) / sum(count for _, count in found))
         return sum(defined) / len(defined) if defined else math.nan
 
     @property
@@ -378,7 +389,7 @@ class Attribution(Frozen):
         code = int(self.bottlenecks[self._sink(sink), player])
         if code < 0:
             return {SOURCE: "source", SINK: "sink", NONE: "none"}[code]
-        if self.link_names is not None and code < len(self.link_names):
+        if self.link_names is not None:
             return self.link_names[code]
         return f"layer {code + 1}" if code < self.n_layers else "pooling"
 

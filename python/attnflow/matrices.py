@@ -232,6 +232,9 @@ def real(given: Any, name: str) -> Any:
     torch = _torch_of(given)
     if torch is not None:
         tensor = given.detach()
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "a meta tensor, without entries" if tensor.is_meta else f"of layout {tensor.layout}"
+            raise InvalidCapacityError(f"{name} is {kind}: a dense tensor is needed")
         floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         if tensor.dtype not in (*floats, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
             raise InvalidCapacityError(_dtype_message(name, tensor.dtype))

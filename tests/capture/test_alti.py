@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from families import HOOKED, LENGTH, build, matrices
+from families import LENGTH, build, matrices
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -130,6 +130,43 @@ def _distilbert(layer: Any, x: Any) -> Parts:
     )
 
 
+def _bloom(layer: Any, x: Any) -> Parts:
+    attention = layer.self_attention
+    fused = attention.query_key_value(layer.input_layernorm(x)).view(LENGTH, 4, 3, 8)
+    return Parts(fused[:, :, 2].transpose(0, 1), attention.dense.weight.T, attention.dense.bias, None, None)
+
+
+def _falcon(layer: Any, x: Any) -> Parts:
+    attention = layer.self_attention
+    shared = attention.query_key_value(layer.input_layernorm(x))[:, -8:]
+    return Parts(_heads(shared, 1, 4), attention.dense.weight.T, None, None, None)
+
+
+def _gptj(layer: Any, x: Any) -> Parts:
+    return Parts(_heads(layer.attn.v_proj(layer.ln_1(x)), 4), layer.attn.out_proj.weight.T, None, None, None)
+
+
+def _mpnet(layer: Any, x: Any) -> Parts:
+    inner, post = layer.attention.attn, _layer_norm(layer.attention.LayerNorm)
+    return Parts(_heads(inner.v(x), 4), inner.o.weight.T, inner.o.bias, None, post)
+
+
+def _deberta(layer: Any, x: Any) -> Parts:
+    dense, post = layer.attention.output.dense, _layer_norm(layer.attention.output.LayerNorm)
+    return Parts(_heads(layer.attention.self.value_proj(x), 4), dense.weight.T, dense.bias, None, post)
+
+
+def _openai_gpt(layer: Any, x: Any) -> Parts:
+    attention = layer.attn
+    return Parts(
+        _heads(attention.c_attn(x)[:, 64:], 4),
+        attention.c_proj.weight,
+        attention.c_proj.bias,
+        None,
+        _layer_norm(layer.ln_1),
+    )
+
+
 def _model_layers(model: Any) -> Any:
     return model.model.layers
 
@@ -137,18 +174,24 @@ def _model_layers(model: Any) -> Any:
 TAKEN_APART: dict[str, tuple[Callable[[Any, Any], Parts], Callable[[Any], Any]]] = {
     "albert": (_albert, lambda m: [m.encoder.albert_layer_groups[0].albert_layers[0]] * 3),
     "bert": (_bert, lambda m: m.encoder.layer),
+    "bloom": (_bloom, lambda m: m.transformer.h),
+    "deberta_v2": (_deberta, lambda m: m.encoder.layer),
     "distilbert": (_distilbert, lambda m: m.transformer.layer),
     "electra": (_bert, lambda m: m.encoder.layer),
+    "falcon": (_falcon, lambda m: m.transformer.h),
     "gemma": (_llama, _model_layers),
     "gemma2": (_gemma2, _model_layers),
     "gemma3": (_gemma2, _model_layers),
     "gpt2": (_gpt2, lambda m: m.transformer.h),
     "gpt_neox": (_gpt_neox, lambda m: m.gpt_neox.layers),
+    "gptj": (_gptj, lambda m: m.transformer.h),
     "llama": (_llama, _model_layers),
     "mistral": (_llama, _model_layers),
     "mixtral": (_llama, _model_layers),
     "modernbert": (_modernbert, lambda m: m.layers),
+    "mpnet": (_mpnet, lambda m: m.encoder.layer),
     "olmo2": (_olmo2, _model_layers),
+    "openai_gpt": (_openai_gpt, lambda m: m.transformer.h),
     "opt": (_opt, lambda m: m.model.decoder.layers),
     "opt_post_norm": (_opt, lambda m: m.model.decoder.layers),
     "phi3": (_phi3, _model_layers),
@@ -248,25 +291,6 @@ def test_half_precision_is_recognised_too(family: str, dtype: str, ids: Any) -> 
     expected = matrices(contributions(build(family), ids, measure="alti"))[0]
     got = matrices(contributions(build(family, dtype=getattr(torch, dtype)), ids, measure="alti"))[0]
     assert (got - expected).abs().max() <= (0.1 if dtype == "bfloat16" else 0.02)
-
-
-FIRST = {
-    "bloom": "transformer.h.0.self_attention",
-    "deberta_v2": "encoder.layer.0.attention.self",
-    "falcon": "transformer.h.0.self_attention",
-    "falcon_alibi": "transformer.h.0.self_attention",
-    "gptj": "transformer.h.0.attn",
-    "openai_gpt": "transformer.h.0.attn",
-    "mpnet": "encoder.layer.0.attention.attn",
-}
-
-
-@pytest.mark.parametrize("family", sorted(HOOKED))
-def test_models_without_the_interface_are_refused_with_the_layer_named(family: str, ids: Any) -> None:
-    model = build(family)
-    refusal = rf"^layer '{FIRST[family]}': .*{type(model).__name__}.*use measure='attention'"
-    with pytest.raises(CaptureError, match=refusal):
-        contributions(model, ids, measure="alti")
 
 
 def test_a_projection_that_is_adapted_is_asked_for_its_answers(ids: Any) -> None:

@@ -170,3 +170,29 @@ def test_a_model_that_takes_no_options_is_told_so_too() -> None:
     )
     with pytest.raises(CaptureError, match=r"^EncodecModel has no attention to capture"):
         attentions(transformers.EncodecModel(config).eval(), input_values=torch.zeros(1, 1, 2000))
+
+
+def test_a_slip_in_a_name_is_not_passed_over() -> None:
+    ids, mask = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 1, 1]])
+    with pytest.raises(InvalidArgumentError, match=r"does not read 'atention_mask': is 'attention_mask' meant\?"):
+        attentions(build("llama"), input_ids=ids, atention_mask=mask)
+    assert attentions(build("llama"), input_ids=ids, num_items_in_batch=1).kind == "decoder"  # of its parts' concern
+
+
+@pytest.mark.parametrize("name", ["inputs_embeds", "pixel_values"])
+def test_what_is_not_finite_is_named(name: str) -> None:
+    given = torch.zeros(1, 3, 32)
+    given[0, 1, 2] = torch.nan
+    with pytest.raises(InvalidArgumentError, match=rf"{name} of shape \(1, 3, 32\) must be finite"):
+        attentions(build("llama"), **{name: given})
+
+
+def test_padding_of_what_was_embedded() -> None:
+    model, ids = build("llama"), torch.tensor([[5, 6, 7, 8], [9, 10, 11, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    expected = attentions(model, input_ids=ids, attention_mask=mask).of_text(1)
+    with torch.no_grad():
+        embedded = model.get_input_embeddings()(ids)
+    got = attentions(model, inputs_embeds=embedded, attention_mask=mask).of_text(1)
+    assert all(map(torch.equal, got.decoder, expected.decoder))
+    assert got.decoder[0].shape == (3, 3)

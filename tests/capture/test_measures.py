@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from families import DECODERS, ENCODERS, build, build_encoder_decoder, eager_attentions, matrices
+from families import DECODERS, ENCODERS, HOOKED, build, build_encoder_decoder, eager_attentions, matrices
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 import attnflow  # noqa: E402
-from attnflow.capture import contributions  # noqa: E402
+from attnflow.capture import _hooks, _interface, contributions  # noqa: E402
 from attnflow.capture.measures import ALTI, MEASURES, AttentionGradient, Given, Measure, ValueNorm  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
@@ -41,7 +41,7 @@ def reduced(weights: Any, slope: Any, measure: str) -> Any:
 
 
 @pytest.mark.parametrize("measure", GRADIENTS)
-@pytest.mark.parametrize("family", [*WITH_A_HEAD, *ENCODERS])
+@pytest.mark.parametrize("family", [*WITH_A_HEAD, *ENCODERS, *sorted(set(HOOKED) - {"falcon_alibi"})])
 def test_gradients_are_autograds(family: str, measure: str, ids: Any) -> None:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     expected = by_autograd(build(family, "eager"), inputs, ["attentions"])
@@ -141,10 +141,58 @@ def test_bad_objectives(family: str, options: dict[str, Any], message: str, ids:
         contributions(build(family), ids, measure="attention_gradient", **options)
 
 
-@pytest.mark.parametrize("measure", [name for name in MEASURES if name != "attention"])
-def test_models_caught_by_hooks_have_attention_alone(measure: str, ids: Any) -> None:
-    with pytest.raises(CaptureError, match="measure='attention'"):
+# --- caught by hooks -------------------------------------------------------------------------------------------------
+
+FURTHER = [name for name in MEASURES if name != "attention"]
+
+
+@pytest.mark.parametrize("measure", FURTHER)
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "opt_post_norm", "bert", "modernbert"])
+def test_either_way_to_capture_finds_the_same(
+    family: str, measure: str, ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(family, "eager")
+    expected = contributions(model, ids, measure=measure, objective=objective)
+    monkeypatch.setattr(_interface, "available", lambda: False)
+    got = contributions(model, ids, measure=measure, objective=objective)
+    assert (expected.path, got.path, got.kind) == ("interface", "hooks", expected.kind)
+    for one, other in zip(got.layers, expected.layers, strict=True):
+        assert one.name == other.name
+        assert (one.matrix - other.matrix).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("measure", FURTHER)
+@pytest.mark.parametrize("family", ["bloom", "falcon", "gptj", "mpnet"])
+def test_a_padded_batch_caught_by_hooks(family: str, measure: str, ids: Any) -> None:
+    model, length = build(family), ids.shape[1]
+    mask = torch.ones(2, length).long()
+    mask[1, : length - 15] = 0
+    inputs = {"input_ids": torch.cat([ids, ids.flip(1)]), "attention_mask": mask}
+
+    def of_both(outputs: Any) -> Any:
+        return (outputs.logits if "logits" in outputs else outputs[0])[:, -1, 7].sum()
+
+    batch = contributions(model, inputs, measure=measure, objective=of_both)
+    for text in (0, 1):
+        alone = inputs["input_ids"][text : text + 1, mask[text].bool()]
+        if family == "mpnet" and text == 1:
+            continue  # its positions count padding on the left
+        expected = contributions(model, alone, measure=measure, objective=of_both)
+        for one, other in zip(batch.of_text(text).layers, expected.layers, strict=True):
+            assert (one.matrix - other.matrix[0]).abs().max() <= 5e-6
+
+
+@pytest.mark.parametrize("measure", FURTHER)
+def test_a_product_that_was_not_seen_is_named(measure: str, ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hooks.Products, "_multiply", frozenset())
+    with pytest.raises(CaptureError, match=r"^layer 'transformer.h.0.self_attention': .*could not be seen.*attention'"):
         contributions(build("bloom"), ids, measure=measure)
+
+
+def test_lengths_across_need_the_interface() -> None:
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "decoder_input_ids": torch.tensor([[1, 8]])}
+    with pytest.raises(CaptureError, match=r"to another sequence needs a layer that asks .* use measure='attention'"):
+        contributions(build_encoder_decoder("fsmt"), inputs, measure="value_norm")
 
 
 # --- lengths ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attnflow.errors import CaptureError
 
-__all__ = ["Attention", "ComputedAttention", "GivenAttention", "tolerance"]
+__all__ = ["Attention", "ComputedAttention", "GivenAttention", "MultipliedAttention", "ValuedAttention", "tolerance"]
 
 # How far a recomputed number may be from the model's, as a fraction of the largest number that enters it. float64
 # models round to float32 inside (softmax, norms); float32 leaves room for tensor-float-32 products on a GPU; half
@@ -72,6 +72,38 @@ class Attention(ABC):
         """Do what a measure that did not read every block has left undone."""
 
 
+class ValuedAttention(Attention):
+    """One of which it is known what the probabilities are multiplied with, and what came of it."""
+
+    value: Tensor
+    """``(G, n_keys, e)``, with H a multiple of G (grouped heads)."""
+    output: Tensor
+    """``(n_queries, H, e)``: probabilities times values, as the model computed it."""
+    groups: int
+    """How many heads share values: H / G."""
+    model_dtype: torch.dtype
+    cross: bool = False
+    """Whether the keys are another sequence than the queries."""
+    gradient: Tensor | None = None
+    """``(H, n_queries, e)``, where a measure asks for it: derivative of the objective by what each head wrote."""
+
+    def slope(self, start: int, stop: int, keys: int) -> Tensor:
+        """``(H, stop - start, keys)``: derivative of the objective by each probability, what is hidden included.
+
+        A probability enters what its head writes as a factor of one value, so that no backward pass through a
+        softmax, nor any probability that was kept for it, is needed.
+        """
+        assert self.gradient is not None
+        grouped = self.gradient[:, start:stop].reshape(self.value.shape[0], self.groups * (stop - start), -1)
+        return torch.matmul(grouped, self.value[:, :keys].transpose(1, 2)).view(self.n_heads, stop - start, keys)
+
+    def mix(self, probabilities: Tensor) -> Tensor:
+        """``(H, rows, m)`` probabilities times the values: ``(H, rows, e)``."""
+        _, rows, keys = probabilities.shape
+        grouped = probabilities.reshape(self.value.shape[0], self.groups * rows, keys)
+        return torch.matmul(grouped, self.value[:, :keys]).view(self.n_heads, rows, -1)
+
+
 class GivenAttention(Attention):
     """Probabilities that a model returned, ``(H, n_queries, n_keys)``."""
 
@@ -87,8 +119,29 @@ class GivenAttention(Attention):
             block = self.weights[:, start : start + step]
             yield start, start + block.shape[1], block.to(self.dtype, copy=True)
 
+    @property
+    def ahead(self) -> Tensor:
+        """``(n_queries,)`` bool: which queries gave anything to a later key."""
+        return self.weights.amax(dim=0).triu(1).any(dim=-1)
 
-class ComputedAttention(Attention):
+
+class MultipliedAttention(GivenAttention, ValuedAttention):
+    """Probabilities that a model returned, with the product that it was seen to make of them.
+
+    Parameters
+    ----------
+    value, output
+        ``(G, n_keys, e)`` and ``(H, n_queries, e)``, of one text.
+    """
+
+    def __init__(self, name: str, weights: Tensor, block_bytes: int, value: Tensor, output: Tensor) -> None:
+        super().__init__(name, weights, block_bytes)
+        self.model_dtype = output.dtype
+        self.value, self.groups = value.detach().to(self.dtype), self.n_heads // value.shape[0]
+        self.output = output.detach().transpose(0, 1)
+
+
+class ComputedAttention(ValuedAttention):
     """Probabilities recomputed from what a layer passed to its attention function, for one text of the batch.
 
     Parameters
@@ -151,8 +204,6 @@ class ComputedAttention(Attention):
             sinks = (sinks if sinks.ndim == 3 else sinks.reshape(-1, 1, 1)).to(device=self.device, dtype=self.dtype)
         self.sinks: Tensor | None = sinks
         self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
-        self.gradient: Tensor | None = None
-        """``(H, n_queries, e)``, where a measure asks for it: derivative of the objective by what each head wrote."""
         self._begun = self._proved = False
 
     def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
@@ -238,22 +289,6 @@ class ComputedAttention(Attention):
         if self.window is not None:
             hidden |= ahead.abs() >= self.window
         return hidden[None]
-
-    def slope(self, start: int, stop: int, keys: int) -> Tensor:
-        """``(H, stop - start, keys)``: derivative of the objective by each probability, what is hidden included.
-
-        A probability enters what its head writes as a factor of one value, so that no backward pass through a
-        softmax, nor any probability that was kept for it, is needed.
-        """
-        assert self.gradient is not None
-        grouped = self.gradient[:, start:stop].reshape(self.value.shape[0], self.groups * (stop - start), -1)
-        return torch.matmul(grouped, self.value[:, :keys].transpose(1, 2)).view(self.n_heads, stop - start, keys)
-
-    def mix(self, probabilities: Tensor) -> Tensor:
-        """``(H, rows, m)`` probabilities times the values: ``(H, rows, e)``."""
-        _, rows, keys = probabilities.shape
-        grouped = probabilities.reshape(self.value.shape[0], self.groups * rows, keys)
-        return torch.matmul(grouped, self.value[:, :keys]).view(self.n_heads, rows, -1)
 
 
 class _Proof:

@@ -64,20 +64,22 @@ def attentions(
     Returns
     -------
     Contributions
-        With ``.encoder``, ``.decoder`` and ``.cross``, lists of one ``(batch, n_queries, n_keys)`` tensor a layer.
+        With ``.encoder``, ``.decoder`` and ``.cross``, lists of one ``(batch, n_queries, n_keys)`` tensor a layer. Of
+        one text, without its padding: ``.of_text(index)``, whose matrices :class:`attnflow.Network` takes.
 
     Raises
     ------
     InvalidArgumentError
         If ids are empty, too long for the model's context or outside its vocabulary, a mask does not fit, an input is
-        none of the model's, or an option is not one of those above.
+        none of the model's or not finite, or an option is not one of those above.
     CaptureError
         If a layer's attention cannot be captured completely and exactly. The message names the layer and a way out.
 
     Notes
     -----
     Models whose files do not use transformers' attention interface (Bloom, Falcon, GPT-J, DeBERTa, MPNet, ...) are run
-    with eager attention and their weights are caught module by module; one layer of (H, n, n) exists at a time there.
+    with eager attention and their weights are caught module by module; one layer of (H, n, n) exists at a time there
+    (of measures by gradients every layer's, which autograd keeps).
 
     Examples
     --------
@@ -138,8 +140,7 @@ def contributions(
     Raises
     ------
     InvalidArgumentError, CaptureError
-        As for :func:`attentions`; a measure other than "attention" needs layers that use the attention interface, and
-        a structure around it that is recognised.
+        As for :func:`attentions`; ALTI and the value norms need a structure around the attention that is recognised.
 
     Examples
     --------

@@ -3,26 +3,31 @@
 The model is asked for its attentions, and every module that returns some has them taken away at once: reduced to one
 (n, n) matrix, with an empty tensor left in their place, so that one layer of (H, n, n) is the most that ever exists.
 The model's own tuple of attentions, which now holds those placeholders, is then the list of who must have reported.
+
+Measures that look further than weights need the values that these are multiplied with. They are the other side of a
+product: the products of tensors are noted while a layer runs, and the one that has the weights on its left is asked.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from attnflow.capture._attention import GivenAttention, tolerance
+from attnflow.capture._attention import GivenAttention, MultipliedAttention, tolerance
 from attnflow.capture._layers import Stack
 from attnflow.capture._state import hooked, in_this_thread, uninterrupted
 from attnflow.errors import CaptureError
 
-__all__ = ["catching", "returned", "verify_output"]
+__all__ = ["Products", "catching", "returned", "verify_output"]
 
-# One attention of every text of the batch.
-Report = Callable[[nn.Module, Sequence[GivenAttention]], None]
+# One attention of every text of the batch; and, where products are noted, the one that the weights went into.
+Report = Callable[[Sequence[GivenAttention], Tensor | None], None]
 
 _RETURNED: dict[str, Stack | None] = {
     "encoder_attentions": "encoder",
@@ -32,11 +37,63 @@ _RETURNED: dict[str, Stack | None] = {
 }
 
 
+class Products(TorchFunctionMode):
+    """Notes the products of tensors while it is entered: what a layer does with its probabilities is one of the last.
+
+    Parameters
+    ----------
+    differentiable
+        Whether what comes after the first product is to depend on it, in a model whose weights are frozen.
+    """
+
+    _multiply = frozenset({torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__})
+
+    def __init__(self, *, differentiable: bool = False) -> None:
+        super().__init__()
+        self.differentiable = differentiable
+        # Between the product and the return of a layer's weights stand its projection and little else.
+        self.last: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=4)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in self._multiply and len(args) == 2 and args[0].ndim > 2:
+            if self.differentiable and torch.is_grad_enabled() and not result.requires_grad:
+                result.requires_grad_()
+            self.last.append((args[0], args[1], result))
+        return result
+
+    def of(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """What weights ``(batch, H, n_queries, n_keys)`` were multiplied with, and what came of it.
+
+        As ``(batch, G, n_keys, e)`` and ``(batch, H, n_queries, e)``; behind them the result as the model had it. None
+        if there was no such product.
+        """
+        batch, heads, queries, keys = weights.shape
+        with torch._C.DisableTorchFunction():
+            for left, right, result in reversed(self.last):
+                if left.shape[-2:] != (queries, keys) or left.numel() != weights.numel() or right.shape[-2] != keys:
+                    continue
+                if left.data_ptr() != weights.data_ptr() and not torch.equal(left.reshape(weights.shape), weights):
+                    continue
+                # Values that heads share are broadcast.
+                groups = right.shape[:-2].numel() // batch
+                if groups not in (1, heads) or right.shape[:-2].numel() % batch:
+                    continue
+                written = result.detach().reshape(batch, heads, queries, -1)
+                return right.detach().reshape(batch, groups, keys, -1), written, result
+        return None
+
+
 @contextmanager
 def catching(
-    model: nn.Module, batch: int, report: Report, placeholders: list[Tensor], block_bytes: int
+    model: nn.Module,
+    batch: int,
+    report: Report,
+    placeholders: list[Tensor],
+    block_bytes: int,
+    products: Products | None = None,
 ) -> Iterator[None]:
-    """Call ``report(module, attentions)`` for every module of ``model`` that returns attention weights.
+    """Call ``report(attentions, product)`` for every module of ``model`` that returns attention weights.
 
     Parameters
     ----------
@@ -44,6 +101,8 @@ def catching(
         How many texts the model runs on.
     placeholders
         Filled with the empty tensors that replace the weights, in the order of the reports.
+    products
+        Entered as well, and asked what weights were multiplied with.
     """
     names = {module: name for name, module in model.named_modules()}
 
@@ -58,7 +117,12 @@ def catching(
             raise CaptureError(f"layer {names[module]!r} returned {len(places)} sets of attention weights, expected 1")
         (place,) = places
         weights = output[place].detach()
-        report(module, [GivenAttention(names[module], one, block_bytes) for one in weights])
+        found = None if products is None else products.of(weights)
+        if found is None:
+            report([GivenAttention(names[module], one, block_bytes) for one in weights], None)
+        else:
+            parts = zip(weights, *found[:2], strict=True)
+            report([MultipliedAttention(names[module], one, block_bytes, *rest) for one, *rest in parts], found[2])
         placeholders.append(weights.new_empty((*weights.shape[:2], 0, 0)))
         replaced = [*output[:place], placeholders[-1], *output[place + 1 :]]
         return replaced if isinstance(output, list) else tuple(replaced)
@@ -66,7 +130,7 @@ def catching(
     here = in_this_thread(hook)
     # Before those that transformers itself collects what it returns with, once a model was asked for any of it.
     ours = (module.register_forward_hook(here, prepend=True) for module in names)
-    with _without_collectors(model), hooked(ours):
+    with _without_collectors(model), hooked(ours), products or nullcontext():
         yield
 
 
@@ -125,7 +189,7 @@ def verify_output(model: nn.Module, eager: Any, own: Any, real: Tensor | None) -
         ``(batch, n)`` bool: where the input is no padding, of which a model may make what it likes. None: everywhere.
     """
     name = "logits" if "logits" in own else next(iter(own.keys()))
-    expected, got = own[name], eager[name]
+    expected, got = own[name].detach(), eager[name].detach()
     if real is not None and expected.shape[:2] == real.shape:
         expected, got = expected[real], got[real]
     scale = expected.abs().amax()

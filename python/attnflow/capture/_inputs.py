@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class Inputs:
     batch, device
         How many texts (images, recordings) it holds, and where the model wants them.
     real
-        For each sequence of token ids that has a mask, ``(batch, n)`` bool: False is padding.
+        For each sequence of token ids, or of what is embedded of them, that has a mask, ``(batch, n)`` bool: False is
+        padding.
     """
 
     given: Mapping[str, Any]
@@ -101,26 +103,37 @@ def prepare(model: nn.Module, inputs: Any) -> Inputs:
     parameters = inspect.signature(model.forward).parameters
     kinds = {parameter.kind for parameter in parameters.values()}
     for name in given:
-        if name not in parameters and not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}:
+        if name in parameters:
+            continue
+        if not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}:
             raise InvalidArgumentError(
                 f"{type(model).__name__} does not read {name!r}: its inputs are {', '.join(parameters)}"
             )
+        # What a model hands on to its parts they may name; a slip would be passed over by all of them.
+        meant = get_close_matches(name, parameters, 1, cutoff=0.85)
+        if meant and not any(name in inspect.signature(part.forward).parameters for part in model.modules()):
+            raise InvalidArgumentError(f"{type(model).__name__} does not read {name!r}: is {meant[0]!r} meant?")
     given = {name: _tensor(value, name) for name, value in given.items()}
     tensors = {name: value for name, value in given.items() if isinstance(value, Tensor) and value.ndim > 0}
     if not tensors:
         raise InvalidArgumentError(
             f"inputs hold no tensor, only {sorted(given)}: {type(model).__name__} needs something to look at"
         )
+    for name, value in tensors.items():
+        # Masks and what is added to scores may well hide by minus infinity.
+        if value.dtype.is_floating_point and "mask" not in name and "bias" not in name and not value.isfinite().all():
+            raise InvalidArgumentError(f"{name} of shape {tuple(value.shape)} must be finite: it holds NaN or infinity")
     for name, mask in _IDS.items():
         if name in tensors:
             # Beside other sequences a mask may belong to those.
             own = tensors.get(mask) if mask == "decoder_attention_mask" or _alone(tensors) else None
             _check_ids(model, tensors[name], name, own, mask)
-    real = {
-        name: tensors[mask].bool()
-        for name, mask in _IDS.items()
-        if name in tensors and mask in tensors and tensors[mask].shape == tensors[name].shape
-    }
+    real = {}
+    for name, mask in _IDS.items():
+        embedded = tensors.get(name.replace("input_ids", "inputs_embeds"), torch.empty(0))  # in the place of ids
+        shape = tensors[name].shape if name in tensors else embedded.shape[:2]
+        if mask in tensors and tensors[mask].shape == shape:
+            real[name] = tensors[mask].bool()
     stated = getattr(model, "main_input_name", "")
     first = [*(stated if isinstance(stated, list | tuple) else [stated]), *_IDS, *tensors]
     main = next(name for name in first if name in tensors)

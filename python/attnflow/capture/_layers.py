@@ -27,6 +27,7 @@ __all__ = [
     "arrange",
     "encoder_name",
     "expected_calls",
+    "is_called_attention",
     "is_causal",
     "layer_of",
     "listens_at_interface",
@@ -84,6 +85,11 @@ def refuse_hybrid(model: nn.Module, name: str) -> None:
             raise CaptureError(f"layer '{stack}.{index}' has no attention that could be captured. {_HYBRID}")
 
 
+def is_called_attention(module: nn.Module) -> bool:
+    """Whether the name of a module's class says that it is an attention."""
+    return "attention" in type(module).__name__.lower()
+
+
 @contextmanager
 def noticing(model: nn.Module) -> Iterator[set[str]]:
     """Collects the names of modules that run, are called an attention, and stand in a stack of layers."""
@@ -93,9 +99,7 @@ def noticing(model: nn.Module) -> Iterator[set[str]]:
         ran.add(name)
 
     attentions = [
-        (name, module)
-        for name, module in model.named_modules()
-        if "attention" in type(module).__name__.lower() and places(model, name)
+        (name, module) for name, module in model.named_modules() if is_called_attention(module) and places(model, name)
     ]
     with hooked(module.register_forward_pre_hook(in_this_thread(partial(note, name))) for name, module in attentions):
         yield ran

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attnflow.capture import _hooks, _interface, _layers, _state
-from attnflow.capture._attention import Attention, ComputedAttention
+from attnflow.capture._attention import Attention, GivenAttention, ValuedAttention
 from attnflow.capture._inputs import Inputs
 from attnflow.capture._layers import Stack
 from attnflow.capture._memory import spilled
@@ -37,6 +38,8 @@ class _Report:
     matrix: Tensor
     kept: Tensor | None
     visible: Tensor | None
+    ahead: Tensor | None
+    """``(batch, n_queries)`` bool, where only weights are known: which queries gave anything to a later key."""
 
 
 class Run:
@@ -61,7 +64,8 @@ class Run:
         self.ran: set[str] = set()
         self.tapes: dict[str, Tape] = {}
         self.objective, self.spill = objective, spill
-        self.waiting: list[tuple[Sequence[ComputedAttention], Tensor]] = []
+        # Attentions, with what they put out: of each text (n, H, e), by hooks (H, n, e).
+        self.waiting: list[tuple[Sequence[ValuedAttention], Tensor]] = []
 
     def through_either(self) -> tuple[Literal["interface", "hooks"], Any, tuple[Layer, ...]]:
         """Run the model with a listener at the attention interface; if layers are missing, with hooks."""
@@ -72,11 +76,6 @@ class Run:
                 return "interface", outputs, self.layers()
             except _layers.IncompleteError as error:
                 incomplete = error if self.reports else None
-        if self.measure.needs_gradient:
-            raise incomplete or CaptureError(
-                f"measure {self.measure.name!r} needs layers that ask transformers' attention interface, and those of "
-                f"{type(self.model).__name__} do not: use measure='attention'"
-            )
         try:
             outputs = self.through_hooks()
             return "hooks", outputs, self.layers()
@@ -93,30 +92,45 @@ class Run:
                 return self._with_gradients(self.forward())
             if not self.measure.needs_subblock:
                 return self.forward()
-            with taping(self.model, self._layer) as self.tapes:
+            listening = [name for name, one in self.model.named_modules() if _layers.listens_at_interface(one)]
+            with taping(self.model, listening, self._layer) as self.tapes:
                 return self.forward()
 
     def through_hooks(self) -> Any:
         """Run the model with eager attention and catch its weights."""
         self._begin()
         placeholders: list[Tensor] = []
-        batch = self.inputs.batch
+        measure, batch = self.measure, self.inputs.batch
+        more = measure.needs_subblock or measure.needs_gradient
+        products = _hooks.Products(differentiable=measure.needs_gradient) if more else None
 
         ours: list[Exception] = []  # raised by a measure or by who listens to the progress
 
-        def report(_: nn.Module, attentions: Sequence[Attention]) -> None:
+        def report(attentions: Sequence[GivenAttention], product: Tensor | None) -> None:
             try:
-                self._report(attentions, [None] * len(attentions))
+                if not more:
+                    self._report(attentions, [None] * len(attentions))
+                elif product is not None:
+                    self._attention([one for one in attentions if isinstance(one, ValuedAttention)], product)
+                else:
+                    raise CaptureError(
+                        f"layer {attentions[0].name!r}: measure {measure.name!r} needs to know what attention is "
+                        "multiplied with, which could not be seen: use measure='attention'"
+                    )
             except Exception as error:
                 ours.append(error)
                 raise
 
-        with (
-            _state.eager_configuration(self.model) as changed,
-            _hooks.catching(self.model, batch, report, placeholders, self.block_bytes),
-        ):
+        with ExitStack() as stack:
+            changed = stack.enter_context(_state.eager_configuration(self.model))
+            if measure.needs_subblock:
+                called = [name for name, one in self.model.named_modules() if _layers.is_called_attention(one)]
+                self.tapes = stack.enter_context(taping(self.model, called, self._layer))
+            stack.enter_context(_hooks.catching(self.model, batch, report, placeholders, self.block_bytes, products))
             try:
                 outputs = self.forward(output_attentions=True)
+                if measure.needs_gradient:
+                    self._with_gradients(outputs)
             except Exception as error:
                 if not placeholders or error in ours or isinstance(error, AttnflowError):
                     raise
@@ -125,8 +139,14 @@ class Run:
                     f"({type(error).__name__}: {error}): build the matrices yourself and pass them to attnflow.Network"
                 ) from error
         self.told = _hooks.returned(self.model, outputs, placeholders)
-        for one, stack in zip(self.reports, self.told, strict=True):
-            one.cross = stack == "cross"
+        for one, told in zip(self.reports, self.told, strict=True):
+            one.cross = told == "cross"
+            if one.cross and measure.needs_subblock:
+                raise CaptureError(
+                    f"layer {one.name!r}: measure {measure.name!r} of an attention to another sequence needs a layer "
+                    f"that asks transformers' attention interface, and those of {type(self.model).__name__} do not: "
+                    "use measure='attention'"
+                )
         if not changed:
             return outputs
         own = self.forward()
@@ -203,15 +223,17 @@ class Run:
             for (attentions, output), gradient in zip(waiting, gradients, strict=True):
                 batch = len(attentions)
                 first = attentions[0]
-                slopes = (torch.zeros_like(output) if gradient is None else gradient).reshape(
-                    batch, first.n_queries, first.n_heads, -1
-                )
+                slopes = torch.zeros_like(output) if gradient is None else gradient
+                if isinstance(first, GivenAttention):
+                    slopes = slopes.reshape(batch, first.n_heads, first.n_queries, -1)
+                else:
+                    slopes = slopes.reshape(batch, first.n_queries, first.n_heads, -1).transpose(1, 2)
                 for attention, slope in zip(attentions, slopes, strict=True):
-                    attention.gradient = slope.transpose(0, 1).to(attention.dtype)
+                    attention.gradient = slope.to(attention.dtype)
                 self._report(attentions, [None] * batch)
         return outputs
 
-    def _attention(self, attentions: Sequence[ComputedAttention], output: Tensor) -> None:
+    def _attention(self, attentions: Sequence[ValuedAttention], output: Tensor) -> None:
         """An attention has run. A measure that looks at its surroundings waits until the layer is done."""
         if self.measure.needs_gradient:
             if not output.requires_grad:
@@ -242,18 +264,14 @@ class Run:
             subblocks = resolve(name, tape)
         except CaptureError:
             # The measure that is advised instead could not follow a hybrid model either.
-            _layers.refuse_hybrid(self.model, tape.attentions[0][0].name)
+            if _layers.uses_interface(self.model):
+                _layers.refuse_hybrid(self.model, tape.attentions[0][0].name)
             raise
         for attentions, subblock in zip(tape.attentions, subblocks, strict=True):
             self._report(attentions, [subblock.of_text(text) for text in range(len(attentions))])
 
     def _report(self, attentions: Sequence[Attention], subblocks: Sequence[SubBlock | None]) -> None:
         name = attentions[0].name
-        if self.measure.needs_subblock and subblocks[0] is None:
-            raise CaptureError(
-                f"layer {name!r}: measure {self.measure.name!r} needs a layer that asks transformers' "
-                f"attention interface, and those of {type(self.model).__name__} do not: use measure='attention'"
-            )
         matrices, kept = [], []
         for attention, subblock in zip(attentions, subblocks, strict=True):
             # The user's autocast is for the model: scores stay in float32.
@@ -263,13 +281,16 @@ class Run:
             matrix, own = made if isinstance(made, tuple) else (made, None)
             matrices.append(matrix)
             kept.append(own)
-        cross = any(isinstance(attention, ComputedAttention) and attention.cross for attention in attentions)
+        cross = any(isinstance(attention, ValuedAttention) and attention.cross for attention in attentions)
+        ahead = [attention.ahead if isinstance(attention, GivenAttention) else None for attention in attentions]
         visible = [attention.visible for attention in attentions]
         joined = _joined(matrices)
         if self.spill is not None:
             del matrices
             joined = spilled(joined, self.spill)
-        self.reports.append(_Report(name, cross, joined, _joined_if_any(kept), _joined_if_any(visible)))
+        self.reports.append(
+            _Report(name, cross, joined, _joined_if_any(kept), _joined_if_any(visible), _joined_if_any(ahead))
+        )
         if self.progress is not None:
             self.progress(len(self.reports), max(self.total or 0, len(self.reports)))
 
@@ -281,6 +302,8 @@ class Run:
         real = self.inputs.real.get("input_ids")
         for one in self.reports:
             ahead = torch.triu(one.matrix, diagonal=1).any(dim=-1)
+            if one.ahead is not None:
+                ahead = ahead.to(one.ahead.device) | one.ahead
             if one.visible is not None:  # a measure may be zero where the layer could look
                 ahead = ahead.to(one.visible.device) | (one.visible > torch.arange(1, n + 1, device=one.visible.device))
             if real is not None and real.shape == ahead.shape:

@@ -22,9 +22,9 @@ is refused. So a residual multiplier, a gate or a norm of an unknown kind is an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from attnflow.capture._attention import ComputedAttention, tolerance
-from attnflow.capture._layers import layer_of, listens_at_interface
+from attnflow.capture._attention import ValuedAttention, tolerance
+from attnflow.capture._layers import layer_of
 from attnflow.capture._state import hooked, in_this_thread
 from attnflow.errors import CaptureError
 
@@ -47,6 +47,18 @@ class Entry:
     module: nn.Module
     read: Tensor
     wrote: Tensor
+    version: int
+    """That of what it wrote, when it wrote it: something may be added to it in place."""
+
+    def as_written(self) -> Entry:
+        """The entry, with what the module wrote computed again where it was changed since."""
+        if _version(self.wrote) == self.version:
+            return self
+        try:
+            again = first_tensor(self.module(self.read))
+        except (TypeError, ValueError, RuntimeError):
+            return self
+        return self if again is None or again.shape != self.wrote.shape else replace(self, wrote=again)
 
 
 @dataclass
@@ -57,7 +69,7 @@ class Tape:
     read: Tensor | None = None
     wrote: Tensor | None = None
     entries: list[Entry] = field(default_factory=list)
-    attentions: list[Sequence[ComputedAttention]] = field(default_factory=list)  # of each text, in the order of calls
+    attentions: list[Sequence[ValuedAttention]] = field(default_factory=list)  # of each text, in the order of calls
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class SubBlock:
     gain: Tensor | None
     projection: Tensor
     plain: Tensor
-    attention: ComputedAttention
+    attention: ValuedAttention
 
     def written(self, start: int, stop: int) -> Tensor:
         """``(H, stop - start, d)``: what each head would write of each of these keys, before any norm."""
@@ -122,7 +134,7 @@ class BatchedSubBlock:
     gain: Tensor | None  # (batch * n_queries, 1)
     projection: Tensor
     plain: Tensor
-    attentions: Sequence[ComputedAttention]
+    attentions: Sequence[ValuedAttention]
 
     def of_text(self, text: int) -> SubBlock:
         """One text's."""
@@ -133,13 +145,12 @@ class BatchedSubBlock:
 
 
 @contextmanager
-def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict[str, Tape]]:
-    """Tape every layer that has an attention, and call ``done(layer_name, tape)`` when it has run.
+def taping(model: nn.Module, attentions: Iterable[str], done: Callable[[str, Tape], None]) -> Iterator[dict[str, Tape]]:
+    """Tape every layer around one of these attentions, and call ``done(layer_name, tape)`` when it has run.
 
     Yields the tapes that are running, by the name of their layer.
     """
     running: dict[str, Tape] = {}
-    attentions = [name for name, module in model.named_modules() if listens_at_interface(module)]
     layers = {layer_of(model, name) for name in attentions}
 
     def begin(name: str) -> Callable[..., None]:
@@ -152,7 +163,7 @@ def taping(model: nn.Module, done: Callable[[str, Tape], None]) -> Iterator[dict
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             read, wrote = first_tensor((*args, *kwargs.values())), first_tensor(output)
             if name in running and read is not None and wrote is not None:
-                running[name].entries.append(Entry(module, read, wrote))
+                running[name].entries.append(Entry(module, read, wrote, _version(wrote)))
 
         return hook
 
@@ -207,7 +218,7 @@ def resolve(layer: str, tape: Tape) -> list[BatchedSubBlock]:
             x, z = (t.reshape(n, d).to(first.dtype) for t in (tape.read, tape.wrote))
             entries = [
                 (entry.module, entry.read.reshape(n, -1).to(first.dtype), entry.wrote.reshape(n, d).to(first.dtype))
-                for entry in tape.entries
+                for entry in map(Entry.as_written, tape.entries)
                 if entry.wrote.numel() == n * d and entry.wrote.shape[-1] == d and entry.read.numel() % n == 0
             ]
             # Under autocast a float32 stream adds up what was rounded to half precision.
@@ -254,7 +265,7 @@ class _Part:
     post: bool  # whether the norm is of the sum with the stream
 
 
-def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAttention]) -> BatchedSubBlock:
+def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ValuedAttention]) -> BatchedSubBlock:
     residual, gain, through = part.stream, None, projection
     if part.norm is not None:
         through = part.norm.columns(projection)
@@ -267,7 +278,7 @@ def _sub_block(part: _Part, projection: Tensor, attentions: Sequence[ComputedAtt
 
 
 def _projections(
-    readers: Sequence[Entry], attentions: Sequence[ComputedAttention], n: int, reasons: _Reasons
+    readers: Sequence[Entry], attentions: Sequence[ValuedAttention], n: int, reasons: _Reasons
 ) -> list[_Projected]:
     """The modules that may be an attention's output projection, innermost first."""
     found = []
@@ -426,7 +437,7 @@ def _asked(module: nn.Module, d: int, device: torch.device, dtype: torch.dtype) 
     return ((answer - added) / row, added) if added.shape == row.shape else None
 
 
-def _readers(tape: Tape, attentions: Sequence[ComputedAttention]) -> Iterator[Entry]:
+def _readers(tape: Tape, attentions: Sequence[ValuedAttention]) -> Iterator[Entry]:
     """Entries that read the heads' output unchanged, innermost first.
 
     Recognised by the memory it lies in, or, where a copy was made, by its numbers.
@@ -443,7 +454,7 @@ def _readers(tape: Tape, attentions: Sequence[ComputedAttention]) -> Iterator[En
             yield entry
 
 
-def _linear_part(module: nn.Module, attention: ComputedAttention, d: int) -> Tensor | None:
+def _linear_part(module: nn.Module, attention: ValuedAttention, d: int) -> Tensor | None:
     """``(H, e, d)``: the matrix of a projection, one head at a time.
 
     Plain weights are read. Anything else (quantised, adapted, offloaded) is asked: the module's answers to unit
@@ -469,9 +480,7 @@ def _linear_part(module: nn.Module, attention: ComputedAttention, d: int) -> Ten
     return matrix.to(device=attention.device, dtype=attention.dtype).reshape(heads, e, d)
 
 
-def _is_linear_output(
-    attentions: Sequence[ComputedAttention], projection: Tensor, module: nn.Module, o: Tensor
-) -> bool:
+def _is_linear_output(attentions: Sequence[ValuedAttention], projection: Tensor, module: nn.Module, o: Tensor) -> bool:
     """Whether the projection's output is this matrix times its input, plus one constant row (its bias)."""
     flat = torch.cat([a.output.reshape(a.n_queries, -1).to(a.dtype) for a in attentions])
     with torch.autocast(o.device.type, enabled=False):  # the user's own is for the model
@@ -484,6 +493,11 @@ def _is_linear_output(
     quantised = isinstance(weight, Tensor) and not weight.dtype.is_floating_point
     limit = tolerance(torch.bfloat16 if quantised else attentions[0].model_dtype)
     return bool(((rest - constant).abs() <= limit * scale).all())
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, where that is counted."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def first_tensor(values: Any) -> Tensor | None:

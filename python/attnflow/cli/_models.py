@@ -12,7 +12,14 @@ import attnflow
 __all__ = ["load"]
 
 
-def load(name: str, gguf_file: str | None = None, threads: int | None = None, *, kind: str = "text") -> tuple[Any, Any]:
+def load(
+    name: str,
+    gguf_file: str | None = None,
+    threads: int | None = None,
+    *,
+    kind: str = "text",
+    device: str = "cpu",
+) -> tuple[Any, Any]:
     """The model and its tokenizer or processor: with a head if the weights have one, without a head otherwise.
 
     `kind` is what it is to read: "text", "image" or "audio".
@@ -55,7 +62,10 @@ def load(name: str, gguf_file: str | None = None, threads: int | None = None, *,
                 f"--model {name}: holds {', '.join(weights)}; say which to load with --gguf-file"
             ) from error
         raise attnflow.errors.InvalidArgumentError(f"--model {name}: cannot be loaded: {_first_line(error)}") from error
-    return model.eval(), tokenizer
+    try:
+        return model.eval().to(device), tokenizer
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+        raise attnflow.errors.InvalidArgumentError(f"--device {device}: {_first_line(error)}") from error
 
 
 def looks_like_path(name: str) -> bool:

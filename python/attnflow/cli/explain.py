@@ -17,6 +17,9 @@ from ._progress import Progress
 
 __all__ = ["add", "run"]
 
+# Options of attnflow.explain that are passed on where they are given.
+_AS_GIVEN = ("continuation", "steps", "sources", "chain", "receptive_field", "keep", "below", "memory_limit", "spill")
+
 # What is neither a word nor a name: positions, or a slip in writing them.
 _POSITIONS = re.compile(r"[\d\s,+-]*")
 
@@ -51,6 +54,15 @@ def add(commands: Any) -> None:
         help="let the model go on for N tokens at most, and explain each (20 where a model has to generate)",
     )
     parser.add_argument("--continuation", metavar="TEXT", help="make a language model go on with this text instead")
+    parser.add_argument(
+        "--steps", type=_positions, metavar="K[,K...]", help="which tokens of the answer to explain, counted from 0"
+    )
+    parser.add_argument(
+        "--sources",
+        type=_sources,
+        metavar="WHICH",
+        help="whose scores: all (special tokens too), source or decoder (of an encoder-decoder), or positions (3,4)",
+    )
     parser.add_argument(
         "--chain",
         action="store_true",
@@ -92,6 +104,18 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--compare", action="store_true", help="show the published method, plain attention flow, beside it"
     )
+    parser.add_argument(
+        "--keep", type=_edges, metavar="K", help="for long texts: only the K largest capacities of each row"
+    )
+    parser.add_argument("--below", type=_share, metavar="C", help="for long texts: no capacities below C")
+    parser.add_argument(
+        "--memory-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="what captured matrices may take, by default half of it all",
+    )
+    parser.add_argument("--spill", type=Path, metavar="FOLDER", help="put captured matrices into files there instead")
+    parser.add_argument("--device", default="cpu", help="where the model runs: cpu (default), cuda, cuda:1, mps, ...")
     parser.add_argument("--threads", type=_threads, metavar="N", help="threads to use; by default one a core")
     add_save(parser)
     parser.set_defaults(run=run)
@@ -104,7 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
     with Progress() as progress:
         progress.say("loading the model")
         kind = "image" if arguments.image else "audio" if arguments.audio else "text"
-        model, tokenizer = load(arguments.model, arguments.gguf_file, arguments.threads, kind=kind)
+        model, tokenizer = load(
+            arguments.model, arguments.gguf_file, arguments.threads, kind=kind, device=arguments.device
+        )
         import torch  # which loading needed
 
         options: dict[str, Any] = {
@@ -113,8 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
             "start_token": "auto" if arguments.start_token is None else arguments.start_token,
             "threads": arguments.threads,
         }
-        for name in ("continuation", "chain", "receptive_field"):
-            if value := getattr(arguments, name):
+        for name in _AS_GIVEN:
+            if (value := getattr(arguments, name)) not in (None, False):
                 options[name] = value
         if arguments.merge != "sublayers":
             options["merge"] = arguments.merge
@@ -183,12 +209,31 @@ def _target(value: str) -> int | list[int] | str:
     if not _POSITIONS.fullmatch(value):
         return value
     try:
-        positions = [int(part) for part in value.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is neither a position nor several such as 3,4; if it stands in the text, write 'word:{value}'"
-        ) from None
+        positions = _positions(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; if it stands in the text, write 'word:{value}'") from None
     return positions[0] if len(positions) == 1 else positions
+
+
+def _positions(value: str) -> list[int]:
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is neither a position nor several such as 3,4") from None
+
+
+def _sources(value: str) -> str | list[int]:
+    return value if value in ("all", "source", "decoder") else _positions(value)
+
+
+def _gigabytes(value: str) -> int:
+    try:
+        size = float(value)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of gigabytes above 0")
+    return int(size * 1e9)
 
 
 def _heads(value: str) -> str | int:
@@ -211,6 +256,10 @@ def _share(value: str) -> float:
 
 def _threads(value: str) -> int:
     return _count(value, "threads")
+
+
+def _edges(value: str) -> int:
+    return _count(value, "capacities")
 
 
 def _tokens(value: str) -> int:

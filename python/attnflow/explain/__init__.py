@@ -354,6 +354,7 @@ class _Work:
 
     def _result(self, reading: Reading, captures: list[Contributions], timings: Mapping[str, float]) -> Attribution:
         clock = Clock(dict(timings), self.progress)
+        captures[:] = map(_networks.without_tower, captures)
         if reading.arrays:
             n = next(iter(captures[0].encoder), captures[0].layers[0].matrix).shape[-1]
             reading = located(reading, self.model, n)

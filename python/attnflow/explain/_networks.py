@@ -18,7 +18,7 @@ from ._reading import Reading
 if TYPE_CHECKING:
     from ..capture import Contributions
 
-__all__ = ["Matrices", "Method", "Solvable", "build", "lightened", "receptive_fields", "verify_unseen"]
+__all__ = ["Matrices", "Method", "Solvable", "build", "lightened", "receptive_fields", "verify_unseen", "without_tower"]
 
 _STACKS: tuple[Literal["encoder"], Literal["decoder"], Literal["cross"]] = ("encoder", "decoder", "cross")
 
@@ -67,6 +67,13 @@ class Matrices:
         for stack in stacks:
             while self._held[stack]:
                 yield self._held[stack].popleft()
+
+
+def without_tower(captured: Contributions) -> Contributions:
+    """What a language model draws on is told over its own positions; the tower that made some of them stands before."""
+    if captured.kind != "decoder":
+        return captured
+    return replace(captured, layers=tuple(captured.stack("decoder")))
 
 
 def lightened(captured: Contributions) -> Contributions:

@@ -32,7 +32,9 @@ def predicted(
 ) -> tuple[Plan, tuple[str, float] | None]:
     """The token that the model predicts at the plan's position, if it has a language model's head; and the plan."""
     logits = captured.logits
-    if plan.predicts is None or logits is None or logits.ndim != 2 or len(logits) != len(reading.ids):
+    if plan.predicts is None or logits is None or logits.ndim != 2 or len(logits) != len(reading.tokens):
+        return plan, None
+    if reading.grid is not None or not callable(getattr(tokenizer, "decode", None)):
         return plan, None
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     if logits.shape[-1] < getattr(config, "vocab_size", math.inf):
@@ -103,6 +105,8 @@ def objective(
     if len(pair) not in (1, 2):
         raise InvalidArgumentError(f"objective must be a token, or two for their difference, got {len(pair)}")
     wanted = [None if one is None else _token(one, tokenizer) for one in pair]
+    if len(pair) == 2 and wanted[0] == wanted[1]:
+        raise InvalidArgumentError(f"objective must be the difference of two tokens, got {asked!r}: they are the same")
 
     def derived(outputs: Any) -> Any:
         logits = getattr(outputs, "logits", None)

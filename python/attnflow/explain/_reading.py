@@ -280,11 +280,33 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
             f"{main} of shape {tuple(shape)} hold {shape[0]}, and one is explained at a time: pass "
             "several in a list, each on its own"
         )
-    return Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)
+    empty = Reading(text="", ids=(), tokens=(), offsets=(), special=(), arrays=arrays)
+    return _named(empty, model, text_part(processor)) if "input_ids" in arrays else empty
+
+
+def _named(reading: Reading, model: Any, tokenizer: Any) -> Reading:
+    """Token ids that were given as they are, alone or beside an image, by their tokens; nameless without a tokenizer.
+
+    What stands in the place of an image is a token like others, and no special one.
+    """
+    ids, mask = (np.asarray(reading.arrays.get(name)) for name in ("input_ids", "attention_mask"))
+    if not callable(getattr(tokenizer, "decode", None)) or ids.dtype.kind not in "iu" or ids.ndim > 2:
+        return reading
+    ids = ids.reshape(-1)
+    if mask.size == ids.size and mask.shape:
+        ids = ids[mask.reshape(-1).astype(bool)]
+    looked = {getattr(model.config, f"image_token_{end}", None) for end in ("id", "index")}
+    hidden = set(getattr(tokenizer, "all_special_ids", ())) - looked
+    special = tuple(token in hidden for token in ids.tolist())
+    tokens = tuple(str(tokenizer.decode([token])) for token in ids.tolist())
+    cls = 0 if special and special[0] and ids[0] == getattr(tokenizer, "cls_token_id", None) else None
+    return replace(reading, tokens=tokens, offsets=(None,) * len(tokens), special=special, cls=cls)
 
 
 def located(reading: Reading, model: Any, n: int) -> Reading:
     """An image's or a recording's positions, now that their number is known, before what a decoder said of it."""
+    if len(reading.tokens) > len(reading.decoder_ids):
+        return reading  # they have their names
     grid, front, behind = _cells(model, reading.arrays, n)
     if grid is None:
         names = [f"position {index}" for index in range(n)]

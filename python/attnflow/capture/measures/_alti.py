@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnflow.capture._attention import Attention
 from attnflow.capture._subblock import SubBlock
-from attnflow.capture.measures._protocol import Measure, normalized
+from attnflow.capture.measures._protocol import Measure, blank, normalized
 from attnflow.capture.measures._raw import mean_only
 
 __all__ = ["ALTI"]
@@ -64,7 +64,7 @@ class ALTI(Measure):
         n, d = attention.n_keys, subblock.residual.shape[1]
         heads = self._projected(subblock, attention.n_heads, n, d)
         tile_bytes = self.tile_bytes * (1 if attention.device.type == "cpu" else 8)
-        result = torch.zeros(attention.n_queries, n, dtype=torch.float32, device=attention.device)
+        result = blank(attention)
         kept = torch.zeros(attention.n_queries, dtype=torch.float32, device=attention.device)
         cross = subblock.attention.cross
         for start, stop, probabilities in attention.blocks(self.rows):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from attnflow.capture._attention import Attention, ComputedAttention
+from attnflow.capture._attention import Attention, ValuedAttention
 from attnflow.capture._subblock import SubBlock
-from attnflow.capture.measures._protocol import Measure, normalized
+from attnflow.capture.measures._protocol import Measure, blank, normalized
 from attnflow.capture.measures._raw import reduction
 
 __all__ = ["AttentionGradient", "AttentionTimesGradient"]
@@ -43,8 +42,8 @@ class AttentionGradient(Measure):
 
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
         """See :meth:`Measure.matrix`."""
-        assert isinstance(attention, ComputedAttention)
-        result = torch.zeros(attention.n_queries, attention.n_keys, dtype=torch.float32, device=attention.device)
+        assert isinstance(attention, ValuedAttention)
+        result = blank(attention)
         for start, stop, probabilities in attention.blocks():
             slope = attention.slope(start, stop, probabilities.shape[-1])
             # Of a probability that a mask holds at zero nothing can be made to depend.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnflow.capture._attention import Attention
 from attnflow.capture._subblock import SubBlock
-from attnflow.capture.measures._protocol import Measure, normalized
+from attnflow.capture.measures._protocol import Measure, blank, normalized
 from attnflow.capture.measures._raw import mean_only
 
 __all__ = ["ValueNorm", "ValueNormWithResidual"]
@@ -43,7 +43,7 @@ class ValueNorm(Measure):
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor | tuple[Tensor, Tensor]:
         """See :meth:`Measure.matrix`."""
         assert subblock is not None
-        result = torch.zeros(attention.n_queries, attention.n_keys, dtype=torch.float32, device=attention.device)
+        result = blank(attention)
         written = subblock.written(0, attention.n_keys)  # (H, n, d)
         products = torch.einsum("hkd,gkd->khg", written, written)
         for start, stop, probabilities in attention.blocks():
@@ -79,7 +79,7 @@ class ValueNormWithResidual(Measure):
         """See :meth:`Measure.matrix`."""
         assert subblock is not None
         n = attention.n_keys
-        result = torch.zeros(attention.n_queries, n, dtype=torch.float32, device=attention.device)
+        result = blank(attention)
         kept = torch.zeros(attention.n_queries, dtype=torch.float32, device=attention.device)
         cross = subblock.attention.cross
         written = subblock.heads(0, n)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from attnflow.capture._attention import Attention
 from attnflow.capture._subblock import SubBlock
 
-__all__ = ["Measure", "normalized"]
+__all__ = ["Measure", "blank", "normalized"]
 
 
 class Measure(Protocol):
@@ -33,6 +35,19 @@ class Measure(Protocol):
         own is complete only after the last.
         """
         ...
+
+
+def blank(attention: Attention) -> Tensor:
+    """``(n_queries, n_keys)`` float32 zeros, for a measure to write into.
+
+    On a CPU they are pages that no one has touched: what a causal layer has above the diagonal takes no memory, which
+    is a quarter of 2,048 positions and close to half of 8,192. ``torch.zeros`` would write all of it.
+    """
+    shape = (attention.n_queries, attention.n_keys)
+    if attention.device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros(shape, dtype=torch.float32, device=attention.device)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, 4 * shape[0] * shape[1], flags), dtype=torch.float32).view(shape)
 
 
 def normalized(rows: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

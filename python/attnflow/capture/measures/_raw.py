@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnflow.capture._attention import Attention
 from attnflow.capture._subblock import SubBlock
-from attnflow.capture.measures._protocol import Measure
+from attnflow.capture.measures._protocol import Measure, blank
 from attnflow.errors import InvalidArgumentError
 
 __all__ = ["RawAttention", "mean_only", "reduction"]
@@ -37,7 +37,7 @@ class RawAttention(Measure):
 
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
         """See :meth:`Measure.matrix`."""
-        result = torch.zeros(attention.n_queries, attention.n_keys, dtype=torch.float32, device=attention.device)
+        result = blank(attention)
         for start, stop, probabilities in attention.blocks():
             result[start:stop, : probabilities.shape[-1]] = self._reduce(probabilities)
         return result
