@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--lengths", nargs="+", type=at_least_one, default=list(LENGTHS))
-    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "capture.json")
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "N", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from tiny import LONG, TEXT, bart, bert_like, build, llama, plain, state, t5, to
 
 torch = pytest.importorskip("torch")
 import attnflow  # noqa: E402
+from attnflow.capture import _hooks  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
 
 TEXTS = [TEXT, "the dog", "run", "a cat saw the dog on the hill , and the dog saw a cat .", "over the hill"]
@@ -178,7 +179,8 @@ def test_a_token_that_the_model_lacks_is_named() -> None:
         attnflow.explain(llama(), more, ["the dog", "cat <new>"])
 
 
-def test_a_layer_that_cannot_be_captured_is_no_texts_fault() -> None:
+def test_a_layer_that_cannot_be_captured_is_no_texts_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hooks.Products, "_multiply", frozenset())
     with pytest.raises(CaptureError, match="measure='attention'"):
         attnflow.explain(bloom(), plain(), TEXTS)
 

@@ -61,6 +61,12 @@ def test_ids_are_as_their_text(kind: str) -> None:
         np.testing.assert_allclose(result.values, expected.values, rtol=5e-6, atol=1e-6)
 
 
+def test_a_word_that_is_to_be_found_plays_like_others() -> None:
+    row = ids(["[CLS]", "the", "[MASK]", "sat", "[SEP]"])
+    result = attnflow.explain(build("BertModel", LONG), bert_like(), {"input_ids": torch.tensor([row])})
+    assert (result.players.tolist(), result.target_label) == ([1, 2, 3], "class token '[CLS]'")
+
+
 def test_ids_of_a_source() -> None:
     model, tokenizer = bart(), two_sided()
     expected = attnflow.explain(model, tokenizer, "the cat sat", target="a dog")

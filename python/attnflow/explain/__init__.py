@@ -298,8 +298,8 @@ class _Work:
                     with _told(index, count):
                         readings.append(self._read(one))
                 captured = self._captured(readings, step)
-                kind = captured[0].kind
-                if self.request.answers and kind == "encoder":
+                kind, generates = captured[0].kind, getattr(self.model, "can_generate", lambda: False)()
+                if self.request.answers and kind == "encoder" and not generates:
                     raise InvalidArgumentError(
                         f"{type(self.model).__name__} reads in both directions, what follows a token as well: it does "
                         "not go on with a text. Leave out continuation and generate"

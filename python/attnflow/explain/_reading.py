@@ -287,16 +287,21 @@ def read_arrays(model: Any, processor: Any, given: Any) -> Reading:
 def _named(reading: Reading, model: Any, tokenizer: Any) -> Reading:
     """Token ids that were given as they are, alone or beside an image, by their tokens; nameless without a tokenizer.
 
-    What stands in the place of an image is a token like others, and no special one.
+    What stands in the place of an image, or of a word that is to be found, is a token like others and no special one.
     """
-    ids, mask = (np.asarray(reading.arrays.get(name)) for name in ("input_ids", "attention_mask"))
-    if not callable(getattr(tokenizer, "decode", None)) or ids.dtype.kind not in "iu" or ids.ndim > 2:
+    if not callable(getattr(tokenizer, "decode", None)):
+        return reading
+    try:
+        ids, mask = (np.asarray(reading.arrays.get(name)) for name in ("input_ids", "attention_mask"))
+    except ValueError:  # rows of several lengths, which the capture refuses
+        return reading
+    if ids.dtype.kind not in "iu" or ids.ndim > 2:
         return reading
     ids = ids.reshape(-1)
     if mask.size == ids.size and mask.shape:
         ids = ids[mask.reshape(-1).astype(bool)]
     looked = {getattr(model.config, f"image_token_{end}", None) for end in ("id", "index")}
-    hidden = set(getattr(tokenizer, "all_special_ids", ())) - looked
+    hidden = set(getattr(tokenizer, "all_special_ids", ())) - looked - {getattr(tokenizer, "mask_token_id", None)}
     special = tuple(token in hidden for token in ids.tolist())
     tokens = tuple(str(tokenizer.decode([token])) for token in ids.tolist())
     cls = 0 if special and special[0] and ids[0] == getattr(tokenizer, "cls_token_id", None) else None
