@@ -196,3 +196,26 @@ def test_padding_of_what_was_embedded() -> None:
     got = attentions(model, inputs_embeds=embedded, attention_mask=mask).of_text(1)
     assert all(map(torch.equal, got.decoder, expected.decoder))
     assert got.decoder[0].shape == (3, 3)
+
+
+def test_what_a_model_fails_on_is_said_in_a_line() -> None:
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.ViTModel(transformers.ViTConfig(**small, image_size=12, patch_size=4)).eval()
+    with pytest.raises(InvalidArgumentError, match=r"^ViTModel does not run on what it was given: ValueError: .*16"):
+        attentions(model, pixel_values=torch.zeros(1, 3, 16, 16))
+    ears = {"conv_dim": (8,), "conv_stride": (5,), "conv_kernel": (10,), "num_feat_extract_layers": 1}
+    ears |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    heard = transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**small, **ears)).eval()
+    with pytest.raises(CaptureError, match=r"^Wav2Vec2Model does not run on what it was given: RuntimeError: .*size"):
+        attentions(heard, input_values=torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, ValueError, KeyError])
+def test_errors_of_the_callers_own_stay_theirs(raised: type[Exception]) -> None:
+    def stop(*_: object) -> None:
+        raise raised("mine")
+
+    for family in ("llama", "bloom"):
+        for options in ({"progress": stop}, {"measure": stop}, {"measure": "attention_gradient", "objective": stop}):
+            with pytest.raises(raised, match=r"^'?mine'?$"):
+                contributions(build(family), [5, 6, 7], **options)

@@ -338,6 +338,12 @@ def test_a_language_model_that_sees() -> None:
         weights = model(input_ids=ids, pixel_values=pixels, output_attentions=True).attentions
     for got, expected in zip(result.decoder, weights, strict=True):
         assert (got - expected.mean(dim=1)).abs().max() <= 1e-6
+    padded = torch.cat([ids, ids]), torch.ones(2, 20).long()
+    padded[0][1, 19], padded[1][1, 19] = 0, 0
+    both = attentions(model, input_ids=padded[0], attention_mask=padded[1], pixel_values=pixels.repeat(2, 1, 1, 1))
+    shorter = both.of_text(1)
+    assert (shorter.encoder[0].shape, shorter.decoder[0].shape) == ((17, 17), (19, 19))
+    assert (shorter.decoder[2] - result.decoder[2][0, :19, :19]).abs().max() <= 1e-6
     words = attentions(model, input_ids=[[1, 2, 3]])
     assert (len(words.encoder), len(words.decoder)) == (0, 3)
     headless = attentions(model.model, input_ids=ids, pixel_values=pixels)

@@ -73,7 +73,8 @@ def attentions(
         If ids are empty, too long for the model's context or outside its vocabulary, a mask does not fit, an input is
         none of the model's or not finite, or an option is not one of those above.
     CaptureError
-        If a layer's attention cannot be captured completely and exactly. The message names the layer and a way out.
+        If a layer's attention cannot be captured completely and exactly. The message names the layer and a way out. If
+        the model itself fails on its inputs: the cause has its own error.
 
     Notes
     -----
@@ -183,6 +184,13 @@ def contributions(
         except CaptureError:
             _finite.name_the_source(model, run.forward)
             raise
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+            if not run.is_of_the_model(error):
+                raise
+            kind = CaptureError if isinstance(error, RuntimeError) else InvalidArgumentError
+            raise kind(
+                f"{type(model).__name__} does not run on what it was given: {type(error).__name__}: {error}"
+            ) from error
     for layer in layers:
         if not bool(torch.isfinite(layer.matrix).all()):
             raise CaptureError(f"layer {layer.name!r}: its contributions are not all finite numbers")
@@ -199,7 +207,8 @@ def contributions(
 
 def _real(inputs: Inputs, stacks: set[Stack]) -> dict[Literal["encoder", "decoder"], Tensor]:
     """The masks of the sequences of token ids, by the stack that reads them."""
-    first: Literal["encoder", "decoder"] = "encoder" if "encoder" in stacks or "cross" in stacks else "decoder"
+    # An encoder without cross-attention beside a decoder is a tower, which reads no tokens.
+    first: Literal["encoder", "decoder"] = "encoder" if "cross" in stacks or "decoder" not in stacks else "decoder"
     by_stack = {first: inputs.real.get("input_ids"), "decoder": inputs.real.get("decoder_input_ids")}
     if first == "decoder":
         by_stack["decoder"] = inputs.real.get("input_ids")

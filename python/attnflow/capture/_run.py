@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal
 
 import torch
@@ -104,22 +105,16 @@ class Run:
         more = measure.needs_subblock or measure.needs_gradient
         products = _hooks.Products(differentiable=measure.needs_gradient) if more else None
 
-        ours: list[Exception] = []  # raised by a measure or by who listens to the progress
-
         def report(attentions: Sequence[GivenAttention], product: Tensor | None) -> None:
-            try:
-                if not more:
-                    self._report(attentions, [None] * len(attentions))
-                elif product is not None:
-                    self._attention([one for one in attentions if isinstance(one, ValuedAttention)], product)
-                else:
-                    raise CaptureError(
-                        f"layer {attentions[0].name!r}: measure {measure.name!r} needs to know what attention is "
-                        "multiplied with, which could not be seen: use measure='attention'"
-                    )
-            except Exception as error:
-                ours.append(error)
-                raise
+            if not more:
+                self._report(attentions, [None] * len(attentions))
+            elif product is not None:
+                self._attention([one for one in attentions if isinstance(one, ValuedAttention)], product)
+            else:
+                raise CaptureError(
+                    f"layer {attentions[0].name!r}: measure {measure.name!r} needs to know what attention is "
+                    "multiplied with, which could not be seen: use measure='attention'"
+                )
 
         with ExitStack() as stack:
             changed = stack.enter_context(_state.eager_configuration(self.model))
@@ -132,7 +127,7 @@ class Run:
                 if measure.needs_gradient:
                     self._with_gradients(outputs)
             except Exception as error:
-                if not placeholders or error in ours or isinstance(error, AttnflowError):
+                if not placeholders or not self.is_of_the_model(error):
                     raise
                 raise CaptureError(
                     f"{type(self.model).__name__} does not run with eager attention when its weights are taken away "
@@ -178,6 +173,15 @@ class Run:
                 f"{type(self.model).__name__} is an encoder-decoder model: pass decoder_input_ids as well, or capture "
                 f"its encoder alone, model.get_encoder() ({error})"
             ) from error
+
+    def is_of_the_model(self, error: Exception) -> bool:
+        """Whether an error was raised by the model, and neither here nor by a function of the caller's."""
+        here = str(Path(__file__).parent)
+        ours = [
+            code for code in (frame.f_code for frame, _ in walk_tb(error.__traceback__)) if here in code.co_filename
+        ]
+        own = isinstance(error, AttnflowError | torch.OutOfMemoryError)
+        return not own and bool(ours) and ours[-1] is Run.forward.__code__
 
     def layers(self) -> tuple[Layer, ...]:
         """The reports, arranged in stacks and found to be complete."""
