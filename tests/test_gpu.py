@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+from tiny import TEXT, bart, build, llama, plain, two_sided  # noqa: E402
+
 import attnflow  # noqa: E402
 from attnflow import Network, matrices  # noqa: E402
-
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def layers(count: int = 4, n: int = 33) -> Any:
@@ -23,7 +23,6 @@ def layers(count: int = 4, n: int = 33) -> Any:
 
 
 @pytest.mark.gpu
-@gpu
 @pytest.mark.parametrize("calibration", [None, "excess"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_networks(calibration: Any, dtype: str) -> None:
@@ -36,7 +35,6 @@ def test_networks(calibration: Any, dtype: str) -> None:
 
 
 @pytest.mark.gpu
-@gpu
 @pytest.mark.parametrize("measure", ["attention", "alti", "attention_x_gradient", "value_norm"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_captures(measure: str, dtype: str) -> None:
@@ -52,6 +50,23 @@ def test_captures(measure: str, dtype: str) -> None:
     for one, other in zip(there.decoder, here.decoder, strict=True):
         assert one.is_cuda
         assert (one.cpu() - other).abs().max() <= limit
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("measure", ["attention", "alti", "attention_x_gradient"])
+@pytest.mark.parametrize("family", ["llama", "bart", "bloom"])
+def test_explanations(family: str, measure: str) -> None:
+    options: dict[str, Any] = {"measure": measure}
+    if family == "bart":
+        model, tokenizer, options["target"] = bart(), two_sided(), "a dog sat"
+    else:
+        size = {"hidden_size": 16, "n_layer": 3, "n_head": 4}
+        model, tokenizer = llama() if family == "llama" else build("BloomForCausalLM", size, "BloomConfig"), plain()
+        options["continuation"] = " over the hill"
+    here = attnflow.explain(model, tokenizer, TEXT, **options)
+    there = attnflow.explain(model.cuda(), tokenizer, TEXT, **options)
+    assert there.tokens == here.tokens
+    assert np.allclose(there.values, here.values, atol=1e-4)
 
 
 # --- without one: the order of events, with stand-ins for streams -----------------------------------------------------
