@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from tiny_inputs import Inputs
 from tiny_models import run
 
-__all__ = ["SEED", "Reference", "eager_twin", "reference"]
+__all__ = ["SEED", "Reference", "agrees_with", "eager_twin", "reference"]
 
 SEED = 0  # of what a model does at random while it runs
 
@@ -70,6 +70,19 @@ def eager_twin(model: Any) -> Any:
     twin = type(model)(config).to(model.dtype).eval()
     twin.load_state_dict(model.state_dict())
     return twin
+
+
+def agrees_with(model: Any, twin: Any, inputs: Inputs) -> bool:
+    """Whether both compute the same of the same inputs, to a thousandth of its scale."""
+    outputs = []
+    for one in (model, twin):
+        torch.manual_seed(SEED)
+        outputs.append([leaf for leaf in _leaves(tuple(run(one, inputs).values())) if isinstance(leaf, Tensor)])
+    return all(
+        a.shape == b.shape and bool((a.float() - b.float()).abs().max() <= 1e-3 * b.float().abs().max())
+        for a, b in zip(*outputs, strict=True)
+        if a.numel()
+    )
 
 
 def reference(model: Any, inputs: Inputs) -> Reference:

@@ -309,7 +309,9 @@ class Run:
             if one.ahead is not None:
                 ahead = ahead.to(one.ahead.device) | one.ahead
             if one.visible is not None:  # a measure may be zero where the layer could look
-                ahead = ahead.to(one.visible.device) | (one.visible > torch.arange(1, n + 1, device=one.visible.device))
+                ahead = ahead.to(one.visible.device) | (
+                    one.visible > one.visible.new_tensor(range(1, ahead.shape[1] + 1))
+                )
             if real is not None and real.shape == ahead.shape:
                 ahead = ahead[real.to(ahead.device)]  # of padding's rows a model may make what it likes
             if bool(ahead.any()):
