@@ -18,7 +18,7 @@ from attnflow.capture import _hooks, _interface, _layers, _state
 from attnflow.capture._attention import Attention, GivenAttention, ValuedAttention
 from attnflow.capture._inputs import Inputs
 from attnflow.capture._layers import Stack
-from attnflow.capture._memory import spilled
+from attnflow.capture._memory import Trimming, spilled
 from attnflow.capture._result import Layer
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Given, Measure
@@ -63,6 +63,7 @@ class Run:
         self.reports: list[_Report] = []
         self.told: list[Stack | None] = []
         self.ran: set[str] = set()
+        self.trimming = Trimming()
         self.tapes: dict[str, Tape] = {}
         self.objective, self.spill = objective, spill
         # Attentions, with what they put out: of each text (n, H, e), by hooks (H, n, e).
@@ -295,6 +296,7 @@ class Run:
         self.reports.append(
             _Report(name, cross, joined, _joined_if_any(kept), _joined_if_any(visible), _joined_if_any(ahead))
         )
+        self.trimming.after(joined.nbytes)
         if self.progress is not None:
             self.progress(len(self.reports), max(self.total or 0, len(self.reports)))
 
