@@ -151,8 +151,8 @@ def checked_folder(folder: Any) -> Path | None:
 class Trimming:
     """Gives memory that is free back to the system, now and then.
 
-    A layer's temporaries leave holes between what stays, and glibc keeps holes: of 2,048 tokens through SmolLM2 up to 160
-    MB at the end, as chance will have it. Elsewhere nothing is done.
+    A layer's temporaries leave holes between what stays, and glibc keeps holes: of 2,048 tokens through SmolLM2 up to
+    160 MB at the end, as chance will have it. Elsewhere nothing is done.
     """
 
     every = 64 << 20
