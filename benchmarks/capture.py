@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from arguments import at_least_one, is_whole
+from arguments import at_least_one
 from attnflow import bench
 from environment import RESULTS
 
@@ -32,7 +32,7 @@ MEMORY_GOALS = {2048: 1.3}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table, write benchmarks/results/capture.json."""
+    """Measure, print a table, and put the rows in the place of those of the same models and lengths in a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--lengths", nargs="+", type=at_least_one, default=list(LENGTHS))
@@ -44,19 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, n, way = options.one
         print(json.dumps(peak(model, int(n), way) if way in WAYS else times(model, int(n), options.rounds)))
         return 0
-    rows = []
+    rows = {(row["model"], row["n"]): row for row in kept(options.output)}
+    record = bench.record()
     print("| model | n | sdpa, s | capture | eager | sdpa, MB | capture | eager |\n|---|--:|--:|--:|--:|--:|--:|--:|")
     for model in options.models:
         for n in options.lengths:
             if not fits(model, n):
                 continue
-            row = {"model": model, "n": n, "seconds": apart(model, n, "times", options.rounds)}
+            row = {"model": model, "n": n, "commit": record["commit"], "rounds": options.rounds}
+            row["seconds"] = apart(model, n, "times", options.rounds)
             row["peak_bytes"] = {way: apart(model, n, way, 1) for way in row["seconds"]}
-            rows.append(row)
+            rows[model, n] = row
             print(line(row), flush=True)
-    if is_whole(parser, options):
-        options.output.write_text(json.dumps({**bench.record(), "cases": rows}, indent=1) + "\n")
+            # Row by row: half an hour's work is not lost with the last of it.
+            options.output.write_text(json.dumps({**record, "cases": list(rows.values())}, indent=1) + "\n")
     return 0
+
+
+def kept(file: Path) -> list[dict[str, Any]]:
+    """Rows that were measured before."""
+    cases: list[dict[str, Any]] = json.loads(file.read_text())["cases"] if file.exists() else []
+    return cases
 
 
 def line(row: dict[str, Any]) -> str:
@@ -102,7 +110,8 @@ def load(name: str, n: int) -> tuple[Any, dict[str, Any]]:
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_positions=4096))
     elif name == "Llama":
         size = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 16}
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=32000, **size))
+        size |= {"max_position_embeddings": 4096, "vocab_size": 32000}
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**size))
     else:
         model = transformers.T5ForConditionalGeneration(transformers.T5Config())
     model.eval()
