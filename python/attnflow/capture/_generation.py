@@ -78,7 +78,7 @@ def generate(model: nn.Module, inputs: Any, options: Mapping[str, Any] | None = 
     for name in _REFUSED:
         if name in options and not (name == "num_return_sequences" and options[name] == 1):
             raise InvalidArgumentError(f"generate's option {name}={options[name]!r} has no meaning here: leave it out")
-    if not getattr(model, "can_generate", lambda: False)():
+    if not _layers.can_generate(model):
         raise InvalidArgumentError(f"{type(model).__name__} cannot generate: it has no language model's head")
     prepared = prepare(model, inputs)
     if prepared.batch != 1:

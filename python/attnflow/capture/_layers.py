@@ -25,6 +25,7 @@ __all__ = [
     "IncompleteError",
     "Stack",
     "arrange",
+    "can_generate",
     "encoder_name",
     "expected_calls",
     "is_called_attention",
@@ -140,6 +141,11 @@ def encoder_name(model: nn.Module) -> str | None:
     return names.get(encoder) or None  # the model itself is "": it is the encoder of another
 
 
+def can_generate(model: nn.Module) -> bool:
+    """Whether a model says that it generates."""
+    return bool(getattr(model, "can_generate", lambda: False)())
+
+
 def decoder_name(model: nn.Module) -> str | None:
     """Name of the module that is the decoder of an encoder-decoder model, or None."""
     decoder = getattr(model, "get_decoder", lambda: None)()
@@ -242,7 +248,7 @@ def _tower(model: nn.Module, called: Sequence[Called]) -> list[bool]:
     language_model = decoder_name(model)
     # Without a head it is known by its name: what CLIP calls its decoder is a tower beside the other.
     if language_model is not None and language_model.rpartition(".")[2] != "language_model":
-        language_model = language_model if getattr(model, "can_generate", lambda: False)() else None
+        language_model = language_model if can_generate(model) else None
     own = [language_model is not None and one.name.startswith(f"{language_model}.") for one in called]
     return [any(own) and not one for one in own]
 

@@ -21,7 +21,7 @@ from attnflow.capture._layers import Stack
 from attnflow.capture._memory import Trimming, spilled
 from attnflow.capture._result import Layer
 from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
-from attnflow.capture.measures import Given, Measure
+from attnflow.capture.measures import Measure
 from attnflow.errors import AttnflowError, CaptureError, InvalidArgumentError
 
 __all__ = ["Objective", "Progress", "Run", "verify_shapes"]
@@ -152,8 +152,7 @@ class Run:
     def _begin(self) -> None:
         """Forget what was reported of another pass."""
         self.reports.clear()
-        if isinstance(self.measure, Given):
-            self.measure.begin(self.inputs.batch)
+        self.measure.begin(self.inputs.batch)
 
     def forward(self, **options: Any) -> Any:
         """Run the model as it is."""
@@ -201,8 +200,7 @@ class Run:
                     f"{type(self.model).__name__} says that the attentions of its layers are {self.told}, and its "
                     f"modules say {stacks}: they do not match"
                 )
-        if isinstance(self.measure, Given):
-            self.measure.verify_all_used()
+        self.measure.end()
         layers = []
         for one, name, stack in zip(self.reports, names, stacks, strict=True):
             kept, visible = (None if part is None else part.to(self.inputs.device) for part in (one.kept, one.visible))

@@ -49,13 +49,13 @@ class Given(Measure):
         self._used = 0
 
     def begin(self, batch: int) -> None:
-        """A pass over so many texts begins: the next matrix is the first layer's."""
+        """See :meth:`Measure.begin`: the next matrix is the first layer's."""
         if batch != 1:
             raise InvalidArgumentError(f"the matrices of measure 'given' are of one text, and there are {batch}")
         self._used = 0
 
-    def verify_all_used(self) -> None:
-        """Assert that the model had no fewer layers than there are matrices."""
+    def end(self) -> None:
+        """See :meth:`Measure.end`: the model had no fewer layers than there are matrices."""
         if self._used < len(self.layers):
             raise InvalidArgumentError(
                 f"measure holds {len(self.layers)} matrices, and the model has {self._used} layers: one a layer is "

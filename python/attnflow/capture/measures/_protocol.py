@@ -25,6 +25,14 @@ class Measure(Protocol):
     needs_gradient: bool = False
     """Whether ``attention.gradient`` must be there; :meth:`matrix` is then called after the pass back."""
 
+    def begin(self, batch: int) -> None:
+        """A pass over so many texts begins."""
+        return
+
+    def end(self) -> None:
+        """The pass is over, and every layer was there."""
+        return
+
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor | tuple[Tensor, Tensor]:
         """The ``(n_queries, n_keys)`` contributions of one layer: row = receiver, column = giver, none negative.
 
