@@ -33,6 +33,7 @@ DINO = {
 }
 NECK = {"neck_hidden_sizes": [16, 32, 48, 64], "reassemble_hidden_size": 64, "fusion_hidden_size": 16}
 
+SAM = {"image_size": 64}
 PYRAMID = {"encoder_hidden_dim": 256}  # beside a list of widths
 OVERRIDES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("d_fine", "deimv2", "pp_doclayout_v2", "pp_doclayout_v3", "pp_doclayout_v4"), PYRAMID),
@@ -129,6 +130,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "reformer": {"axial_pos_shape": (4, 8), "axial_pos_embds_dim": (32, 32), "attn_layers": ["local", "lsh"],
                  "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "num_buckets": 2, "hash_seed": 0,
                  "is_decoder": True},
+    **dict.fromkeys(("sam_vision_model", "sam_prompt_encoder", "sam_hq_vision_model", "sam_hq_prompt_encoder"), SAM),
     "sam2_hiera_det_model": {"hidden_size": 96, "image_size": [64, 64]},
     "sam2_vision_model": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
     "seggpt": {"image_size": (32, 16), "patch_size": 8, "num_hidden_layers": 4, "merge_index": 0,

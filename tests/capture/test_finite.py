@@ -11,6 +11,7 @@ from families import build
 torch = pytest.importorskip("torch")
 
 from attnflow.capture import contributions  # noqa: E402
+from attnflow.capture._finite import finite  # noqa: E402
 from attnflow.errors import CaptureError  # noqa: E402
 
 MODULES = (
@@ -74,3 +75,13 @@ def test_nothing_stays_on_the_model() -> None:
         contributions(model, [5, 6, 7])
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_sum_that_overflows_is_no_damage() -> None:
+    large = torch.full((4, 4), 3e38)
+    assert finite(large)
+    assert finite(torch.empty(0))
+    large[1, 2] = torch.inf
+    assert not finite(large)
+    assert not finite(torch.tensor([1.0, torch.nan]))
+    assert not finite(torch.tensor([torch.inf, -torch.inf]))

@@ -284,6 +284,22 @@ def test_a_function_is_a_measure(ids: Any) -> None:
         assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("family", ["llama", "bert", "gpt_oss"])
+def test_blocks_that_a_function_keeps_stay_as_they_are(family: str, ids: Any) -> None:
+    """Only who asks for it has one block written over another; either way the numbers are the same."""
+
+    def compared(attention: Any) -> Any:
+        kept = [probabilities for _, _, probabilities in attention.blocks()]
+        again = [probabilities.clone() for _, _, probabilities in attention.blocks(reuse=True)]
+        assert len(kept) > 1
+        assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
+        compared.places = {block.data_ptr() for _, _, block in attention.blocks(reuse=True)}
+        return strongest_head(attention)
+
+    contributions(build(family), ids, measure=compared, block_bytes=2048)
+    assert len(compared.places) == 1
+
+
 def test_an_object_is_a_measure(ids: Any) -> None:
     class Halved(Measure):
         name = "halved"

@@ -46,13 +46,16 @@ class Attention(ABC):
     included. None where only weights are known: a weight of zero may be hidden, or just small."""
 
     @abstractmethod
-    def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, rows: int = 1, *, reuse: bool = False) -> Iterator[tuple[int, int, Tensor]]:
         """Yield ``(start, stop, probabilities)``, from the first query to the last.
 
         Parameters
         ----------
         rows
             At least so many queries a block, however large the block becomes.
+        reuse
+            Whether a block may lie where the one before did, which is then gone. Fresh memory for each costs more
+            than what is computed in it: the system hands it out page by page.
 
         Yields
         ------
@@ -113,7 +116,7 @@ class GivenAttention(Attention):
         self.device, self.block_bytes, self.weights = weights.device, block_bytes, weights
         self.dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
 
-    def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, rows: int = 1, *, reuse: bool = False) -> Iterator[tuple[int, int, Tensor]]:
         step = self.block_rows(self.block_bytes, rows)
         for start in range(0, self.n_queries, step):
             block = self.weights[:, start : start + step]
@@ -191,11 +194,12 @@ class ComputedAttention(ValuedAttention):
         self.n_keys = key.shape[1]
         self.groups = self.n_heads // key.shape[0]
         # Grouped heads stay grouped, so that no key is ever repeated.
-        self.query, self.key, self.value = (part.detach().to(self.dtype) for part in (query, key, value))
+        self.query, self.value = (part.detach().to(self.dtype) for part in (query, value))
         self.output = output.detach()
         self.mask, self.causal, self.window = mask, causal and mask is None, window if mask is None else None
         scaling = options.get("scaling")
-        self.scaling = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+        # Scaled here, where there are d numbers to a key and not n_queries, and often fewer heads of them.
+        self.key = key.detach().to(self.dtype) * float(query.shape[-1] ** -0.5 if scaling is None else scaling)
         self.softcap = options.get("softcap")
         self.bias = options.get("position_bias")
         sinks = options.get("s_aux")
@@ -206,13 +210,14 @@ class ComputedAttention(ValuedAttention):
         self.visible = torch.zeros(self.n_queries, dtype=torch.int64, device=self.device)
         self._begun = self._proved = False
 
-    def blocks(self, rows: int = 1) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, rows: int = 1, *, reuse: bool = False) -> Iterator[tuple[int, int, Tensor]]:
         self._begun = True
         step = self.block_rows(self.block_bytes, rows)
         proof = _Proof(self)
+        room = self.query.new_empty(self.n_heads * step * self.n_keys) if reuse else None
         for start in range(0, self.n_queries, step):
             stop = min(self.n_queries, start + step)
-            probabilities = self._probabilities(start, stop)
+            probabilities = self._probabilities(start, stop, room)
             proof.add(start, stop, probabilities)
             yield start, stop, probabilities
         worst = proof.worst()
@@ -229,34 +234,35 @@ class ComputedAttention(ValuedAttention):
     def finish(self) -> None:
         """Prove probabilities of which only some were read; where none were, count what each query sees."""
         if self._begun and not self._proved:
-            for _ in self.blocks():
+            for _ in self.blocks(reuse=True):
                 pass
         elif not self._begun:
             step = self.block_rows(self.block_bytes, 1)
             for start in range(0, self.n_queries, step):
                 stop = min(self.n_queries, start + step)
                 keys = min(stop, self.n_keys) if self.causal else self.n_keys
-                self._count_visible(start, stop, keys, self._hidden(start, stop, keys))
+                self._count_visible(start, stop, keys, self._hidden(start, stop, keys)[1])
 
-    def _probabilities(self, start: int, stop: int) -> Tensor:
+    def _probabilities(self, start: int, stop: int, room: Tensor | None) -> Tensor:
         """``(H, stop - start, m)``: softmax of the scores of a block of queries."""
         keys = min(stop, self.n_keys) if self.causal else self.n_keys
-        rows = stop - start
-        grouped = self.query[:, start:stop].reshape(self.key.shape[0], self.groups * rows, -1)
-        scores = torch.matmul(grouped, self.key[:, :keys].transpose(1, 2)).view(self.n_heads, rows, keys)
-        scores *= self.scaling
+        rows, groups = stop - start, self.key.shape[0]
+        grouped = self.query[:, start:stop].reshape(groups, self.groups * rows, -1)
+        out = None if room is None else room[: self.n_heads * rows * keys].view(groups, self.groups * rows, keys)
+        scores = torch.matmul(grouped, self.key[:, :keys].transpose(1, 2), out=out).view(self.n_heads, rows, keys)
         if self.softcap is not None:
             scores.div_(self.softcap).tanh_().mul_(self.softcap)
         if self.bias is not None:
             scores += _part(self.bias, start, stop, keys).to(self.dtype)
-        hidden = self._hidden(start, stop, keys)
+        first, hidden = self._hidden(start, stop, keys)
         if self.mask is not None and self.mask.dtype != torch.bool:
             scores += _part(self.mask, start, stop, keys).to(self.dtype)
         elif hidden is not None:
-            scores.masked_fill_(hidden, -torch.inf)
+            scores[..., first:].masked_fill_(hidden, -torch.inf)
         blind = self._count_visible(start, stop, keys, hidden)
         if self.sinks is None:
-            probabilities = torch.softmax(scores, dim=-1)
+            # On a CPU a row is read before it is written, so that it can take its own place.
+            probabilities = torch.softmax(scores, dim=-1, out=scores if self.device.type == "cpu" else None)
         else:
             # A sink is one more key without a value: it takes its share and the row sums to less than one.
             sinks = _part(self.sinks, start, stop, 1)
@@ -272,23 +278,29 @@ class ComputedAttention(ValuedAttention):
             self.visible[start:stop] = keys
             return None
         # Hidden from all heads alike: the first speaks for them.
-        self.visible[start:stop] = keys - hidden[0].expand(stop - start, keys).sum(dim=-1)
+        self.visible[start:stop] = keys - hidden[0].expand(stop - start, -1).sum(dim=-1)
         blind = self.visible[start:stop] == 0
         return blind if self.mask is not None and bool(blind.any()) else None
 
-    def _hidden(self, start: int, stop: int, keys: int) -> Tensor | None:
-        """``(1 | H, 1 | stop - start, keys)`` bool: what a query may not see; None where it sees everything."""
+    def _hidden(self, start: int, stop: int, keys: int) -> tuple[int, Tensor | None]:
+        """What a query may not see: the first key of which that is said, and ``(1 | H, 1 | rows, keys - first)`` bool.
+
+        None where all of them are seen.
+        """
         if self.mask is not None:
             mask = _part(self.mask, start, stop, keys)
             # Additive masks hide by minus infinity or by the smallest number there is.
-            return ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min / 2
+            return 0, ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min / 2
         if not self.causal and self.window is None:
-            return None
-        ahead = torch.arange(keys, device=self.device)[None, :] - torch.arange(start, stop, device=self.device)[:, None]
+            return 0, None
+        # Without a window, what lies before a block's first query is seen by the whole block.
+        first = min(start, keys) if self.window is None else 0
+        queries = torch.arange(start, stop, device=self.device)
+        ahead = torch.arange(first, keys, device=self.device)[None, :] - queries[:, None]
         hidden = ahead > 0 if self.causal else torch.zeros_like(ahead, dtype=torch.bool)
         if self.window is not None:
             hidden |= ahead.abs() >= self.window
-        return hidden[None]
+        return first, hidden[None]
 
 
 class _Proof:
@@ -311,32 +323,33 @@ class _Proof:
         e = value.shape[-1]
         # The same at every call, and apart from the generator that the user's own work draws from.
         generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (e, self.signs), generator=generator).to(value) * 2 - 1
+        signs = torch.randint(0, 2, (self.signs, e), generator=generator).to(value) * 2 - 1
         # At least a little of every channel's scale is the layer's: a channel that is zero throughout proves nothing
         # and must not ask for exactness.
         scale = value.abs().amax(dim=1)
         scale = torch.maximum(scale, 1e-3 * scale.amax()).clamp_min(torch.finfo(value.dtype).tiny)
-        # (groups, e, signs), on the scale of one channel, whatever their number.
-        self.random = signs / (scale[:, :, None] * e**0.5)
-        self.values = torch.matmul(value, self.random)
-        self.errors: list[Tensor] = []
+        # (groups, signs, e), on the scale of one channel, whatever their number. Signs are rows throughout: a product
+        # that has few columns on its right takes up to four times as long.
+        self.random = signs / (scale[:, None] * e**0.5)
+        self.values = torch.matmul(self.random, value.transpose(1, 2))
+        self.products = value.new_empty((len(value), self.signs, attention.groups, attention.n_queries))
 
     def add(self, start: int, stop: int, probabilities: Tensor) -> None:
-        """Compare a block of queries."""
-        attention = self.attention
-        heads, rows, keys = probabilities.shape
-        grouped = probabilities.reshape(self.values.shape[0], -1, keys)
-        output = attention.output.reshape(attention.n_queries, heads, -1)[start:stop].transpose(0, 1)
-        real = output.to(attention.dtype).reshape(self.values.shape[0], attention.groups * rows, -1)
-        error = torch.matmul(grouped, self.values[:, :keys]) - torch.matmul(real, self.random)
-        error = error.abs_().view(heads, rows, -1).amax(dim=(0, 2))
-        # What a query that sees nothing is given is nobody's business: zeros, an even mean, NaN.
-        assert attention.visible is not None
-        self.errors.append(error.masked_fill_(attention.visible[start:stop] == 0, 0).amax())
+        """Take in a block of queries."""
+        grouped = probabilities.reshape(len(self.values), -1, probabilities.shape[-1])
+        product = torch.matmul(self.values[..., : grouped.shape[-1]], grouped.transpose(1, 2))
+        self.products[..., start:stop] = product.view(*self.products.shape[:3], -1)
 
     def worst(self) -> float:
-        """The largest error, as a fraction of the values' scale."""
-        return float(torch.stack(self.errors).amax())
+        """The largest error of all queries, as a fraction of the values' scale."""
+        attention = self.attention
+        groups, _, members, n = self.products.shape
+        output = attention.output.reshape(n, groups, members, -1).to(attention.dtype)
+        real = torch.einsum("ngme,gse->gsmn", output, self.random)
+        error = self.products.sub_(real).abs_().amax(dim=(0, 1, 2))
+        # What a query that sees nothing is given is nobody's business: zeros, an even mean, NaN.
+        assert attention.visible is not None
+        return float(error.masked_fill_(attention.visible == 0, 0).amax())
 
 
 def _part(full: Tensor, start: int, stop: int, keys: int) -> Tensor:

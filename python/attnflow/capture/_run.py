@@ -305,18 +305,24 @@ class Run:
             return "decoder" if _layers.is_causal(self.model) else "encoder"
         real = self.inputs.real.get("input_ids")
         for one in self.reports:
-            ahead = torch.triu(one.matrix, diagonal=1).any(dim=-1)
+            ahead = _ahead(one.matrix)
             if one.ahead is not None:
                 ahead = ahead.to(one.ahead.device) | one.ahead
             if one.visible is not None:  # a measure may be zero where the layer could look
-                ahead = ahead.to(one.visible.device) | (
-                    one.visible > one.visible.new_tensor(range(1, ahead.shape[1] + 1))
-                )
+                places = torch.arange(n, device=one.visible.device)
+                ahead = ahead.to(one.visible.device) | (one.visible > places + 1)
             if real is not None and real.shape == ahead.shape:
                 ahead = ahead[real.to(ahead.device)]  # of padding's rows a model may make what it likes
             if bool(ahead.any()):
                 return "encoder"
         return "decoder"
+
+
+def _ahead(matrices: Tensor) -> Tensor:
+    """``(batch, n)`` bool: which rows draw from a later position; some rows at a time, for want of a second matrix."""
+    n, step = matrices.shape[1], 256
+    upper = (matrices[:, start : start + step, start:].triu(1) for start in range(0, n, step))
+    return torch.cat([part.amax(dim=-1) > 0 for part in upper], dim=1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

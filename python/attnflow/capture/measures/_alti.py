@@ -67,7 +67,7 @@ class ALTI(Measure):
         result = blank(attention)
         kept = torch.zeros(attention.n_queries, dtype=torch.float32, device=attention.device)
         cross = subblock.attention.cross
-        for start, stop, probabilities in attention.blocks(self.rows):
+        for start, stop, probabilities in attention.blocks(self.rows, reuse=True):
             y = subblock.mixed(probabilities)
             if subblock.gain is not None:
                 probabilities = probabilities * subblock.gain[start:stop]

@@ -44,7 +44,7 @@ class AttentionGradient(Measure):
         """See :meth:`Measure.matrix`."""
         assert isinstance(attention, ValuedAttention)
         result = blank(attention)
-        for start, stop, probabilities in attention.blocks():
+        for start, stop, probabilities in attention.blocks(reuse=True):
             slope = attention.slope(start, stop, probabilities.shape[-1])
             # Of a probability that a mask holds at zero nothing can be made to depend.
             slope = slope * probabilities if self.times_attention else slope.masked_fill_(probabilities == 0, 0)

@@ -46,7 +46,7 @@ class ValueNorm(Measure):
         result = blank(attention)
         written = subblock.written(0, attention.n_keys)  # (H, n, d)
         products = torch.einsum("hkd,gkd->khg", written, written)
-        for start, stop, probabilities in attention.blocks():
+        for start, stop, probabilities in attention.blocks(reuse=True):
             rows = _lengths(probabilities, products)
             result[start:stop, : rows.shape[-1]] = normalized(rows)[0] if self.normalize else rows
         return result
@@ -84,7 +84,7 @@ class ValueNormWithResidual(Measure):
         cross = subblock.attention.cross
         written = subblock.heads(0, n)
         products = torch.einsum("hkd,gkd->khg", written, written)
-        for start, stop, probabilities in attention.blocks():
+        for start, stop, probabilities in attention.blocks(reuse=True):
             rows = _lengths(probabilities, products)
             if subblock.gain is not None:
                 rows = rows * subblock.gain[start:stop].abs()

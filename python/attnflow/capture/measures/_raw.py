@@ -38,7 +38,7 @@ class RawAttention(Measure):
     def matrix(self, attention: Attention, subblock: SubBlock | None) -> Tensor:
         """See :meth:`Measure.matrix`."""
         result = blank(attention)
-        for start, stop, probabilities in attention.blocks():
+        for start, stop, probabilities in attention.blocks(reuse=True):
             result[start:stop, : probabilities.shape[-1]] = self._reduce(probabilities)
         return result
 
