@@ -20,6 +20,7 @@ import transformers  # noqa: E402
 
 from attnflow.capture import attentions, contributions  # noqa: E402
 from attnflow.errors import CaptureError, InvalidArgumentError  # noqa: E402
+from tiny_models import ModelClass, prepare  # noqa: E402
 
 SOURCE, TARGET = 11, 7
 # T5's scores are large, and rounding with them.
@@ -389,3 +390,10 @@ def test_windows_are_refused() -> None:
     )
     with pytest.raises(CaptureError):
         attentions(transformers.SwinModel(config).eval(), pixel_values=torch.zeros(1, 3, 32, 32))
+
+
+def test_stacks_over_different_positions_are_refused() -> None:
+    """Bytes, patches of them, and bytes again; the longest is not the first."""
+    prepared = prepare(ModelClass("transformers.models.blt.modeling_blt", "BltForCausalLM"))
+    with pytest.raises(CaptureError, match="several stacks of layers"):
+        attentions(prepared.model, **prepared.inputs)

@@ -309,7 +309,7 @@ class Run:
             if one.ahead is not None:
                 ahead = ahead.to(one.ahead.device) | one.ahead
             if one.visible is not None:  # a measure may be zero where the layer could look
-                places = torch.arange(n, device=one.visible.device)
+                places = torch.arange(ahead.shape[1], device=one.visible.device)
                 ahead = ahead.to(one.visible.device) | (one.visible > places + 1)
             if real is not None and real.shape == ahead.shape:
                 ahead = ahead[real.to(ahead.device)]  # of padding's rows a model may make what it likes
