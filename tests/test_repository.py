@@ -31,11 +31,16 @@ ARROWS = {
     "_positions": {"errors"},
     "_frozen": {"numpy"},
     "storage": {"_positions", "_frozen", "numpy", "errors"},
-    "maxflow": {"_core", "storage", "_positions", "_frozen", "numpy", "errors"},
+    "_kernel": {"_core", "storage", "_positions", "numpy", "errors"},
+    "maxflow": {"_kernel", "storage", "_positions", "_frozen", "numpy", "errors"},
+    "games": {"_kernel", "maxflow", "storage", "_positions", "_frozen", "numpy", "errors", "scipy (lazily)"},
     "matrices": {"storage", "_positions", "errors", "numpy"},
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "_encoder_decoder": {"matrices", "maxflow", "_positions", "errors", "numpy"},
-    "network": {"_links", "_encoder_decoder", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
+    "_queries": {"games", "maxflow", "_kernel", "_positions"},
+    "network": {
+        *("_links", "_encoder_decoder", "_queries", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"),
+    },
     "adapters": {"network", "matrices", "errors"},  # and nothing of the libraries that they read
     "baselines": {"_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},

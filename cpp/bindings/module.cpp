@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, module) {
     module.attr("__version__") = ATTNFLOW_VERSION;
     bind_errors(module);
     bind_solve(module);
+    bind_game(module);
 }

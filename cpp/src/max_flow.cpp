@@ -18,57 +18,27 @@
 #include "attnflow/max_flow.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
-#include <chrono>
-#include <cmath>
-#include <exception>
-#include <limits>
 #include <mutex>
 #include <numeric>
 #include <optional>
 #include <string>
-#include <system_error>
-#include <thread>
 
 #include "attnflow/certificate.hpp"
 #include "attnflow/errors.hpp"
+#include "crew.hpp"
 #include "dropped.hpp"
 #include "pair_solver.hpp"
 #include "sink_cuts.hpp"
 #include "stretches.hpp"
+#include "terminals.hpp"
 
 namespace attnflow {
 namespace {
 
-std::vector<Word> node_set(const Network& net, const std::vector<Node>& nodes) {
-    std::vector<Word> set(net.n_words(), 0);
-    for (const Node node : nodes) {
-        const std::uint32_t block = net.block_of(node);
-        set_bit(set.data() + net.first_word(block), node - net.first_node(block));
-    }
-    return set;
-}
-
-bool contains(const Network& net, const std::vector<Word>& set, Node node) {
-    const std::uint32_t block = net.block_of(node);
-    return test_bit(set.data() + net.first_word(block), node - net.first_node(block));
-}
-
 void validate(const Network& net, const Query& query, const Options& options) {
-    const auto check = [&](const std::vector<std::vector<Node>>& sets, const char* what) {
-        if (sets.empty()) throw InvalidArgument(std::string("there are no ") + what + "s; at least one is needed");
-        for (std::size_t i = 0; i < sets.size(); ++i) {
-            if (sets[i].empty())
-                throw InvalidArgument(std::string(what) + " " + std::to_string(i) + " is an empty set of nodes");
-            for (const Node node : sets[i])
-                if (node >= net.n_nodes())
-                    throw InvalidArgument(std::string(what) + " " + std::to_string(i) + " names node " +
-                                          std::to_string(node) + ", but there are " + std::to_string(net.n_nodes()));
-        }
-    };
-    check(query.sources, "source");
-    check(query.sinks, "sink");
+    check_sets(net, query.sources, "source");
+    check_sets(net, query.sinks, "sink");
     if (options.flows && query.sources.size() * query.sinks.size() != 1)
         throw InvalidArgument("edge flows are kept for one source and one sink, not for " +
                               std::to_string(query.sources.size()) + " x " + std::to_string(query.sinks.size()));
@@ -83,41 +53,6 @@ void validate(const Network& net, const Query& query, const Options& options) {
     }
 }
 
-// The largest sum of capacities into one sink set bounds every flow; where that is infinite, everything finite does, and
-// each unbounded edge into the sink may be asked for all of it.
-Quantum quantum_for(const Network& net, const CapacitySurvey& survey, const Query& query) {
-    double bound = 0, edges = 1;
-    for (const std::vector<Node>& sink : query.sinks) {
-        double into = 0, edges_into = 0;
-        for (const Node node : sink)
-            for (const std::uint32_t e : net.links_into(net.block_of(node))) {
-                const Link& link = net.links()[e];
-                into += survey.row_sum[net.first_row(e) + net.position_of(node)];
-                edges_into += link.diagonal() ? 1 : net.size(link.giver);
-            }
-        bound = std::max(bound, into);
-        edges = std::max(edges, edges_into);
-    }
-    if (std::isinf(bound)) return Quantum(survey.total, edges, survey.integers);
-    if (bound == 0) {  // no flow at all; but cuts are looked for, at the scale of the capacities as far as that goes
-        const double most = survey.integers ? 0x1p60 : std::numeric_limits<double>::max() / 4;
-        return Quantum(std::min(survey.total, most), 1, survey.integers);
-    }
-    return Quantum(bound, 1, survey.integers);
-}
-
-// A sum of capacities that stops at `unbounded`, and how many of them were rounded down.
-struct Bound {
-    Units units = 0;
-    std::uint64_t rounded = 0;
-    void add(const CapacityIndex& capacities, std::size_t link, std::size_t receiver, std::size_t giver) {
-        const Units capacity = capacities.at(link, receiver, giver);
-        units = saturating_sum(units, capacity);
-        // What vanished altogether is counted by CapacityIndex::n_vanished().
-        if (capacity > 0 && !capacities.all_exact() && !capacities.exact(link, receiver, giver)) ++rounded;
-    }
-};
-
 struct Job {
     const Network& network;
     const CapacityIndex& capacities;
@@ -127,39 +62,7 @@ struct Job {
     Answer& answer;
     std::vector<std::size_t> order;  // of the sources
     Stretches pairs;                 // sink by sink, each with all sources
-    std::atomic<std::uint64_t> done{0};
-    std::atomic<bool> stop{false};
-};
-
-// Passes progress on to the monitor, some ten times a second.
-class Reporter {
-   public:
-    Reporter(Monitor* monitor, std::uint64_t total) : monitor_(monitor), total_(total), last_(Clock::now()) {}
-    void report(std::uint64_t done) {
-        if (monitor_ == nullptr || Clock::now() - last_ < std::chrono::milliseconds(100)) return;
-        last_ = Clock::now();
-        monitor_->tick(done, total_);
-    }
-    void finish() {
-        if (monitor_ != nullptr) monitor_->tick(total_, total_);
-    }
-
-   private:
-    using Clock = std::chrono::steady_clock;
-    Monitor* monitor_;
-    std::uint64_t total_;
-    Clock::time_point last_;
-};
-
-// The calling thread's pulse also reports.
-class ReportingPulse final : public Pulse {
-   public:
-    ReportingPulse(Job& job, Reporter& reporter) : Pulse(job.stop), job_(job), reporter_(reporter) {}
-    void report() override { reporter_.report(job_.done.load()); }
-
-   private:
-    Job& job_;
-    Reporter& reporter_;
+    Crew crew;
 };
 
 // Neighbours one after the other: they share columns. In causal networks the last first: what one reaches, the next one
@@ -205,7 +108,7 @@ class Worker {
             const std::size_t sink = *pair / n_sources, source = job_.order[*pair % n_sources];
             if (terminals_.sink_nodes.empty() || sink != sink_) enter_sink(sink);
             solve_pair(sink * n_sources + source, source);
-            job_.done.fetch_add(1);
+            job_.crew.one_more_done();
             pulse_.check();
         }
     }
@@ -228,71 +131,19 @@ class Worker {
         all_into_sinks_ = whole(into_sinks(everyone_), without_sinks_);
     }
 
-    std::string describe(const std::vector<Node>& nodes) const {
-        if (nodes.size() > 1) return "a set of " + std::to_string(nodes.size()) + " nodes";
-        return "node " + std::to_string(net_.position_of(nodes[0])) + " of block " +
-               std::to_string(net_.block_of(nodes[0]));
-    }
-
-    // What leaves the sources into nodes of `towards`.
+    // What leaves the sources into nodes of `towards`; what enters the sinks from nodes of `from`.
     Bound out_of_sources(const std::vector<Word>& towards) const {
-        Bound bound;
-        for (const Node node : terminals_.source_nodes) {
-            const std::uint32_t block = net_.block_of(node);
-            const std::size_t k = node - net_.first_node(block);
-            for (const std::uint32_t e : net_.links_out_of(block)) {
-                const Link& link = net_.links()[e];
-                const std::size_t first = net_.first_word(link.receiver);
-                const auto add = [&](std::size_t j) {
-                    if (!test_bit(&terminals_.sources[first], j)) bound.add(capacities_, e, j, k);
-                };
-                if (link.diagonal()) {
-                    const std::int64_t j = static_cast<std::int64_t>(k) + link.offset;
-                    if (j >= 0 && j < static_cast<std::int64_t>(net_.size(link.receiver)) &&
-                        test_bit(&towards[first], static_cast<std::size_t>(j)))
-                        add(static_cast<std::size_t>(j));
-                    continue;
-                }
-                for (std::size_t w = 0; w < net_.words(link.receiver); ++w)
-                    for_each_bit(towards[first + w], w * word_bits, add);
-            }
-        }
-        return bound;
+        return out_of(capacities_, terminals_.source_nodes, terminals_.sources, towards);
+    }
+    Bound into_sinks(const std::vector<Word>& from) const {
+        return into(capacities_, terminals_.sink_nodes, terminals_.sinks, from);
     }
 
-    // The same towards all that reaches the sinks. Where capacities are exact, a sum is all there is to know.
+    // What leaves the sources towards all that reaches the sinks. Where capacities are exact, a sum is all there is to know.
     Bound leaving_sources() {
         if (capacities_.all_exact())
             if (const std::optional<Units> sum = solver_.leaving(terminals_, reaching_)) return {*sum, 0};
         return out_of_sources(reaching_);
-    }
-
-    // What enters the sinks from nodes of `reached`.
-    Bound into_sinks(const std::vector<Word>& reached) const {
-        Bound bound;
-        const std::size_t finest = CapacityIndex::n_scales - 1;
-        for (const Node node : terminals_.sink_nodes) {
-            const std::uint32_t block = net_.block_of(node);
-            const std::size_t j = node - net_.first_node(block);
-            for (const std::uint32_t e : net_.links_into(block)) {
-                const Link& link = net_.links()[e];
-                const std::size_t first = net_.first_word(link.giver);
-                const auto add = [&](std::size_t k) {
-                    if (!test_bit(&terminals_.sinks[first], k)) bound.add(capacities_, e, j, k);
-                };
-                if (link.diagonal()) {
-                    const std::int64_t k = static_cast<std::int64_t>(j) - link.offset;
-                    if (k >= 0 && k < static_cast<std::int64_t>(net_.size(link.giver)) &&
-                        test_bit(&reached[first], static_cast<std::size_t>(k)))
-                        add(static_cast<std::size_t>(k));
-                    continue;
-                }
-                const Word* row = capacities_.bits(finest, e, j);
-                for (std::size_t w = 0; w < net_.words(link.giver); ++w)
-                    for_each_bit(row[w] & reached[first + w], w * word_bits, add);
-            }
-        }
-        return bound;
     }
 
     // Of all edges that leave a set of nodes, dropped ones included, given those that were kept; `enough`: more is not of
@@ -370,9 +221,9 @@ class Worker {
         const bool cut_wanted = (options.bottlenecks || dropped_.any()) && bound < at_terminals;
         const Units value = solver_.solve(terminals_, reached_, in.units, bound, cut_wanted, pulse_);
         if (value > capacities_.quantum().flow_limit())
-            throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(terminals_.source_nodes) +
-                                ") reaches sink " + std::to_string(sink_) + " (" + describe(terminals_.sink_nodes) +
-                                ") through unbounded edges alone");
+            throw UnboundedFlow("source " + std::to_string(source) + " (" + describe(net_, terminals_.source_nodes) +
+                                ") reaches sink " + std::to_string(sink_) + " (" +
+                                describe(net_, terminals_.sink_nodes) + ") through unbounded edges alone");
 
         const bool at_terminal = value == at_terminals, known = value == bound;
         const bool need_cut =
@@ -443,10 +294,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     validate(network, given, options);
     Query query = given;  // a node named twice in a set counts once
     for (std::vector<std::vector<Node>>* sets : {&query.sources, &query.sinks})
-        for (std::vector<Node>& nodes : *sets) {
-            std::sort(nodes.begin(), nodes.end());
-            nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
-        }
+        for (std::vector<Node>& nodes : *sets) make_set(nodes);
     const std::uint64_t pairs = std::uint64_t{query.sources.size()} * query.sinks.size();
     Reporter reporter(options.monitor, pairs);
     const Pause pause = [&] { reporter.report(0); };
@@ -454,7 +302,7 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     const unsigned readers = network.n_edges() < few_edges ? 1 : std::max(1U, options.threads);
     const CapacitySurvey survey(network, pause, readers);
     Answer answer;
-    answer.quantum = quantum_for(network, survey, query);
+    answer.quantum = quantum_for(network, survey, query.sinks);
     const CapacityIndex capacities(network, survey, answer.quantum, pause, readers);
     const Dropped dropped(capacities);
 
@@ -467,54 +315,19 @@ Answer solve(const Network& network, const Query& given, const Options& options)
     answer.statistics.index_bytes = capacities.bytes() + dropped.bytes();
     answer.statistics.threads = static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, options.threads), pairs));
 
-    Job job{network, capacities, dropped, query, options, answer, {}, Stretches(pairs, answer.statistics.threads)};
-    ReportingPulse pulse(job, reporter);
-    job.order = order_of_sources(capacities, query, pulse);
+    Job job{network,       capacities, dropped, query, options, answer, {}, Stretches(pairs, answer.statistics.threads),
+            Crew(reporter)};
+    job.order = order_of_sources(capacities, query, job.crew.pulse());
     std::mutex mutex;
-    std::exception_ptr failure;
-    const auto work = [&](unsigned thread, Pulse& own) {
-        try {
-            Worker worker(job, own);
-            worker.run(thread);
-            const std::scoped_lock lock(mutex);
-            answer.statistics.searches += worker.counters().searches;
-            answer.statistics.augmentations += worker.counters().augmentations;
-            answer.statistics.touched += worker.counters().touched;
-            answer.statistics.workspace_bytes += worker.bytes();
-        } catch (...) {
-            const std::scoped_lock lock(mutex);
-            if (!failure) failure = std::current_exception();  // the first one; the others are Cancelled
-            job.stop = true;
-        }
-    };
-    std::atomic<unsigned> busy{0};
-    std::vector<std::jthread> helpers;
-    try {
-        while (helpers.size() + 1 < answer.statistics.threads) {
-            busy.fetch_add(1);
-            helpers.emplace_back([&, thread = static_cast<unsigned>(helpers.size()) + 1] {
-                Pulse own(job.stop);
-                work(thread, own);
-                busy.fetch_sub(1);
-            });
-        }
-    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
-        busy.fetch_sub(1);
-        answer.statistics.threads = static_cast<unsigned>(helpers.size()) + 1;
-    }
-    work(0, pulse);
-    while (busy.load() > 0) {  // nothing left to take, but the monitor may still want to stop the others
-        try {
-            pulse.check();
-        } catch (...) {
-            const std::scoped_lock lock(mutex);
-            if (!failure) failure = std::current_exception();
-            job.stop = true;
-        }
-        std::this_thread::sleep_for(std::chrono::microseconds(200));
-    }
-    helpers.clear();
-    if (failure) std::rethrow_exception(failure);
+    answer.statistics.threads = job.crew.work(answer.statistics.threads, [&](unsigned thread, Pulse& pulse) {
+        Worker worker(job, pulse);
+        worker.run(thread);
+        const std::scoped_lock lock(mutex);
+        answer.statistics.searches += worker.counters().searches;
+        answer.statistics.augmentations += worker.counters().augmentations;
+        answer.statistics.touched += worker.counters().touched;
+        answer.statistics.workspace_bytes += worker.bytes();
+    });
     reporter.finish();
     return answer;
 }

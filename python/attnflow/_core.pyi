@@ -1,10 +1,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
 
+def prefix_values(
+    sizes: Sequence[int],
+    links: Sequence[tuple[int, int, NDArray[Any], int, Any]],
+    players: Sequence[Sequence[int]],
+    sink: Sequence[int],
+    orders: NDArray[np.uint32],
+    *,
+    threads: int,
+    check: bool,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]: ...
 def solve(
     sizes: Sequence[int],
     links: Sequence[tuple[int, int, NDArray[Any], int, Any]],

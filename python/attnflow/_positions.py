@@ -44,6 +44,14 @@ def integer(value: Any, name: str, *, low: float = -math.inf, high: float = math
     raise InvalidArgumentError(f"{name} is {plain!r}; it must be an integer{limits}")
 
 
+def number(value: Any, name: str, *, above: float) -> float:
+    """As a float, finite and larger than a bound; a bool or a text is none."""
+    plain = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(plain, (int, float)) and not isinstance(plain, bool) and above < plain < math.inf:
+        return float(plain)
+    raise InvalidArgumentError(f"{name} is {plain!r}; it must be a number > {above:g}")
+
+
 def as_position(value: Any, name: str, size: int, of: str, noun: str = "node") -> int:
     """As an index from 0 of something that has `size` many; negative ones count from the end."""
     number = integer(value, name)

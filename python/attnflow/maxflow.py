@@ -1,7 +1,6 @@
 """Exact maximum flows from every source at once: the kernel, for numpy arrays.
 
 :func:`layered` takes a stack of capacity matrices, :func:`blocks` any graph of blocks. Both return :class:`Flows`.
-This is the only module that touches the compiled extension.
 
 Floating point capacities are solved exactly as integers of a quantum chosen from their scale; ``lower`` and ``upper``
 certify how far the answer can be from the maximum flow in the capacities as given (usually not at all).
@@ -9,21 +8,20 @@ certify how far the answer can be from the maximum flow in the capacities as giv
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _kernel
 from ._frozen import Frozen
+from ._kernel import Edges, Progress
 from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import SparseMatrix, Stored, TriangularMatrix, as_capacities, entries, from_scipy, place
+from .storage import Stored, as_capacities, from_scipy
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
 
@@ -35,13 +33,6 @@ NONE = -3
 """Bottleneck: the value is 0; the source does not reach the sink through capacities of a quantum or more."""
 
 Algorithm = Literal["auto", "dinic", "push_relabel"]
-Progress = Callable[[int, int], object]
-
-# Capacities from here on mean "unbounded" to the kernel.
-_UNBOUNDED = 1 << 62
-
-# More would be a slip of the pen.
-_MOST_THREADS = 1024
 
 # The kernel numbers nodes in 32 bits.
 _LONGEST_BLOCK = (1 << 32) - 1
@@ -368,19 +359,9 @@ def blocks(
     )
 
 
-class _Edges(NamedTuple):
-    """A link whose shapes are checked, under the name that its caller knows its capacities by."""
-
-    name: str
-    giver: int
-    receiver: int
-    capacities: Any  # an array, or of a storage of its own
-    offset: int = 0
-
-
 def _solve(
     sizes: list[int],
-    edges: list[_Edges],
+    edges: list[Edges],
     sources: list[list[Node]],
     sinks: list[list[Node]],
     options: dict[str, Any],
@@ -389,14 +370,7 @@ def _solve(
     givers, receivers = (
         [[first[block] + position for block, position in group] for group in joined] for joined in (sources, sinks)
     )
-    try:
-        raw = _core.solve(sizes, _kernel_links(edges), givers, receivers, **options)
-    except InvalidCapacityError:
-        _refuse_entries(edges)
-        raise
-    stats = raw["stats"]
-    stats["quantum"] = math.ldexp(1.0, stats.pop("quantum_exponent"))
-    stats["checked"] = options["check"]
+    raw = _kernel.solve(sizes, edges, givers, receivers, options)
     edge_flows = ("flow_link", "flow_receiver", "flow_giver", "flow")
     return Flows(
         values=raw["values"],
@@ -405,40 +379,21 @@ def _solve(
         bottlenecks=raw.get("bottlenecks"),
         cuts=Cuts(tuple(sizes), raw["source_sides"], raw["values"]) if options["cuts"] else None,
         flows=EdgeFlows(*(raw[name] for name in edge_flows)) if options["flows"] else None,
-        stats=stats,
+        stats=raw["stats"],
     )
 
 
 def _options(threads: Any, algorithm: Any, progress: Any, **flags: Any) -> dict[str, Any]:
     """The kernel's options, checked."""
-    if threads is None:
-        threads = _available_processors()
     if not isinstance(algorithm, str) or algorithm not in ("auto", "dinic", "push_relabel"):
         raise InvalidArgumentError(f"algorithm is {algorithm!r}; it must be 'auto', 'dinic' or 'push_relabel'")
-    if progress is not None and not callable(progress):
-        raise InvalidArgumentError(f"progress is {progress!r}; it must be a function of (done, total), or None")
-    for name, flag in flags.items():
-        if not isinstance(flag, (bool, np.bool_)):
-            raise InvalidArgumentError(f"{name} is {flag!r}; it must be True or False")
-    return {
-        "threads": integer(threads, "threads", low=1, high=_MOST_THREADS),
-        "algorithm": algorithm,
-        "progress": progress,
-        **{name: bool(flag) for name, flag in flags.items()},
-    }
-
-
-def _available_processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+    return {"algorithm": algorithm, **_kernel.checked(threads, progress, **flags)}
 
 
 # --- capacities -------------------------------------------------------------------------------------------------------
 
 
-def _layers(capacities: Any) -> list[_Edges]:
+def _layers(capacities: Any) -> list[Edges]:
     if isinstance(capacities, Sequence):
         matrices = [as_capacities(matrix, f"capacities[{layer}]") for layer, matrix in enumerate(capacities)]
     else:
@@ -464,10 +419,10 @@ def _layers(capacities: Any) -> list[_Edges]:
                 f"capacities[{layer}] has shape {matrix.shape}, but layer {layer - 1} ends in "
                 f"{matrices[layer - 1].shape[0]} nodes: it must have as many columns"
             )
-    return [_Edges(f"capacities[{layer}]", layer, layer + 1, matrix) for layer, matrix in enumerate(matrices)]
+    return [Edges(f"capacities[{layer}]", layer, layer + 1, matrix) for layer, matrix in enumerate(matrices)]
 
 
-def _links(links: Any, sizes: list[int]) -> list[_Edges]:
+def _links(links: Any, sizes: list[int]) -> list[Edges]:
     edges = []
     for e, link in enumerate(items(links, "links", "a sequence of maxflow.Link")):
         if not isinstance(link, Link):
@@ -487,72 +442,5 @@ def _links(links: Any, sizes: list[int]) -> list[_Edges]:
                 f"{name} has shape {array.shape}, but from block {giver} ({n_giver} nodes) to block {receiver} "
                 f"({n_receiver} nodes) it must be ({n_receiver}, {n_giver}), or ({n_giver},) for a diagonal"
             )
-        edges.append(_Edges(name, giver, receiver, array, offset))
+        edges.append(Edges(name, giver, receiver, array, offset))
     return edges
-
-
-def _kernel_links(edges: list[_Edges]) -> list[tuple[int, int, NDArray[Any], int, Any]]:
-    """In the four dtypes the kernel reads, all integer or all floating, and how the entries are stored."""
-    # A diagonal of infinities among integers stays with the integers.
-    integral = all(
-        entries(given).dtype.kind in "iu" or (given.ndim == 1 and _whole(given))
-        for given in (link.capacities for link in edges)
-    )
-    convert = _as_integers if integral else _as_floats
-    return [
-        (link.giver, link.receiver, convert(link.name, link.capacities), link.offset, _storage(link.capacities))
-        for link in edges
-    ]
-
-
-def _storage(given: Any) -> Any:
-    """None for an array, True for a triangle, what goes with the entries of a sparse matrix."""
-    if isinstance(given, SparseMatrix):
-        return given.starts, given.columns, given.dropped_in, given.dropped_out, given.dropped_causal
-    return True if isinstance(given, TriangularMatrix) else None
-
-
-def _whole(array: NDArray[Any]) -> bool:
-    return bool(np.all((array == np.floor(array)) & (array != -np.inf)))
-
-
-def _as_integers(name: str, given: Any) -> NDArray[Any]:
-    array = entries(given)
-    if array.dtype.kind == "f":  # a diagonal of whole numbers
-        unbounded = np.isposinf(array)
-        finite = np.where(unbounded, 0, np.maximum(array, -1))  # the kernel refuses what is negative
-        _check_largest(name, finite, _UNBOUNDED - 1, "integers must be below 2^62")
-        return np.where(unbounded, _UNBOUNDED, finite.astype(np.int64))
-    if array.dtype.itemsize == 8:
-        _check_largest(name, given, _UNBOUNDED - 1, "integers must be below 2^62")
-    return array.astype(np.int32 if np.can_cast(array.dtype, np.int32) else np.int64, copy=False)
-
-
-def _as_floats(name: str, given: Any) -> NDArray[Any]:
-    array = entries(given)
-    if array.dtype.kind in "iu":
-        rule = "beside floating point, integers above 2^53 would lose digits: make all integer, or scale them down"
-        _check_largest(name, given, 1 << 53, rule)
-        return array.astype(np.float64)
-    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
-
-
-def _check_largest(name: str, given: Any, limit: int, rule: str) -> None:
-    array = entries(given)
-    if array.size and int(array.max()) > limit:
-        raise InvalidCapacityError(f"{_entry(name, given, int(array.argmax()))}; {rule}")
-
-
-def _refuse_entries(edges: list[_Edges]) -> None:
-    """Name what the kernel refused, NaN or negative, as the caller knows it: the kernel numbers links."""
-    for name, _, _, given, _ in edges:
-        refused = ~(entries(given) >= 0)
-        if refused.any():
-            raise InvalidCapacityError(
-                f"{_entry(name, given, int(refused.argmax()))}; the entries of {name}, of shape {given.shape}, must be "
-                ">= 0"
-            ) from None
-
-
-def _entry(name: str, given: Any, flat: int) -> str:
-    return f"{name}[{', '.join(map(str, place(given, flat)))}] is {entries(given).flat[flat]}"

@@ -13,19 +13,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import _encoder_decoder, _links, matrices, maxflow
+from . import _encoder_decoder, _links, matrices
 from ._links import AnyLink
-from ._positions import Positions, distinct, groups, integer, items
+from ._positions import distinct, integer, items
+from ._queries import Queries
 from .errors import InvalidArgumentError, InvalidCapacityError
 from .matrices import Heads
-from .maxflow import Algorithm, Flows, Link, Progress
+from .maxflow import Link
 from .storage import SparseMatrix, TriangularMatrix, thresholds
 
 __all__ = ["Network"]
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(Queries):
     """A flow network: blocks of nodes joined by links, from the inputs in block 0 to the outputs in the last block.
 
     Made by :meth:`encoder`, :meth:`decoder`, :meth:`encoder_decoder` or :meth:`from_blocks`. Links hold views of the
@@ -461,71 +462,6 @@ class Network:
             for link in self.links
         ]
         return replace(self, links=tuple(links))
-
-    def source_flows(
-        self,
-        sinks: Positions = -1,
-        *,
-        sources: Positions | None = None,
-        threads: int | None = None,
-        algorithm: Algorithm = "auto",
-        bottlenecks: bool = False,
-        cuts: bool = False,
-        flows: bool = False,
-        check: bool = False,
-        progress: Progress | None = None,
-    ) -> Flows:
-        """Maximum flow from every source to every sink, each pair on its own (the *independent* flows).
-
-        Parameters
-        ----------
-        sinks : int, or sequence of ints and of sequences (or sets) of ints
-            Positions of the last block, negative ones counting from the end. A sequence or set inside the sequence is
-            joined in one super sink, and so is a set in its place.
-        sources : the same, or None
-            Positions of the inputs; a sequence or set inside is joined in one super source. None means each of them.
-            Where several blocks hold inputs, positions count on from one to the next: of an encoder-decoder with n and
-            m of them, 0 ... n - 1 are the encoder's and n ... n + m - 1 the decoder's.
-        threads, algorithm, bottlenecks, cuts, flows, check, progress
-            As for :func:`attnflow.maxflow.layered`.
-
-        Returns
-        -------
-        maxflow.Flows
-            ``values`` has shape (n_sinks, n_sources). Bottleneck codes from 0 on are indices of `links`, the layers.
-
-        Raises
-        ------
-        InvalidArgumentError
-            A sink or source that is no integer, or out of range, or an empty set of them.
-        UnboundedFlowError
-            A source reaches a sink through unbounded edges alone.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import attnflow
-        >>> network = attnflow.Network.encoder(np.full((1, 3, 3), 1 / 3), residual=0.0)
-        >>> network.source_flows([0, {1, 2}]).values.round(3)
-        array([[0.333, 0.333, 0.333],
-               [0.667, 0.667, 0.667]])
-        """
-        top, nodes = len(self.sizes) - 1, [(block, k) for block in self.inputs for k in range(self.sizes[block])]
-        givers = groups(range(len(nodes)) if sources is None else sources, "sources", len(nodes), *self.inputs)
-        receivers = groups(sinks, "sinks", self.sizes[top], top)
-        return maxflow.blocks(
-            self.sizes,
-            self.links,
-            sources=[[nodes[position] for position in group] for group in givers],
-            sinks=[[(top, position) for position in group] for group in receivers],
-            threads=threads,
-            algorithm=algorithm,
-            bottlenecks=bottlenecks,
-            cuts=cuts,
-            flows=flows,
-            check=check,
-            progress=progress,
-        )
 
     @property
     def n_positions(self) -> int:

@@ -1,0 +1,238 @@
+// Values of coalitions along orders of the players
+//
+// Problem. v(S) for the prefixes of thousands of orders: a maximum flow each, from scratch, would be the number of players
+// times the price of an order.
+//
+// One order. Players come one after the other and stay. A newcomer augments the flow of those before him, on one residual
+// network; theirs needs no change. For what S reaches in the residual network after a maximum flow is a set that no
+// residual arc leaves and that holds no sink. A path of the newcomer that entered it could not come out, so none does, no
+// arc out of it ever opens, and S sends as much as before. Therefore the newcomer's marginal value v(S + i) - v(S) is what he
+// adds; and what his last search visited leads nowhere for all who come later, and is left out of their searches.
+//
+// Bounds. A marginal value is at most what leaves the newcomer's nodes, and at most v(all) - v(S). A search that gets there
+// ends without looking further; once v(S) = v(all), all others add nothing. On real attention that is most of them.
+//
+// All orders. They have their way through the deep layers in common. So the residual network starts from a maximum flow
+// of a stand-in that feeds the nodes behind the players, whose place newcomers take (shared_flow.hpp): what they send is
+// mostly one edge long.
+//
+// Complexity. An order costs about one maximum flow; measured in docs/design/games.md.
+
+#include "attnflow/coalitions.hpp"
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "attnflow/certificate.hpp"
+#include "attnflow/errors.hpp"
+#include "crew.hpp"
+#include "dinic.hpp"
+#include "shared_flow.hpp"
+#include "stretches.hpp"
+#include "terminals.hpp"
+
+namespace attnflow {
+namespace {
+
+void validate(const Network& net, const Game& game, const Orders& orders) {
+    check_sets(net, game.players, "player");
+    check_sets(net, {game.sink}, "sink");
+    for (const Link& link : net.links())
+        if (link.dropped_in != nullptr || link.dropped_out != nullptr)
+            throw InvalidArgument("the game of a network that dropped edges has no bounds: keep all edges");
+    std::vector<std::size_t> owner(net.n_nodes(), game.players.size());
+    for (std::size_t i = 0; i < game.players.size(); ++i)
+        for (const Node node : game.players[i]) {
+            if (owner[node] != game.players.size())
+                throw InvalidArgument(describe(net, {node}) + " is part of player " + std::to_string(owner[node]) +
+                                      " and of player " + std::to_string(i));
+            owner[node] = i;
+            if (!net.links_into(net.block_of(node)).empty())
+                throw InvalidArgument("player " + std::to_string(i) + " has " + describe(net, {node}) +
+                                      ", which links enter");
+        }
+    for (const Node node : game.sink)
+        if (owner[node] != game.players.size())
+            throw InvalidArgument(describe(net, {node}) + " is both in player " + std::to_string(owner[node]) +
+                                  " and in the sink");
+    std::vector<std::size_t> came(game.players.size(), orders.n_orders);
+    for (std::size_t order = 0; order < orders.n_orders; ++order)
+        for (std::size_t i = 0; i < orders.length; ++i) {
+            const std::uint32_t player = orders.players[order * orders.length + i];
+            if (player == Orders::nobody) break;
+            if (player >= game.players.size())
+                throw InvalidArgument("order " + std::to_string(order) + " names player " + std::to_string(player) +
+                                      ", but there are " + std::to_string(game.players.size()));
+            if (came[player] == order)
+                throw InvalidArgument("player " + std::to_string(player) + " comes twice in order " +
+                                      std::to_string(order));
+            came[player] = order;
+        }
+}
+
+// What all threads know of the game.
+struct Table {
+    const CapacityIndex& capacities;
+    const Game& game;
+    Terminals everyone;          // all players as sources
+    std::vector<Units> leaving;  // [player] what leaves his nodes towards the sink
+    Units into_sink = 0;         // from nodes that players reach
+
+    Table(const CapacityIndex& index, const Game& players, Pulse& pulse) : capacities(index), game(players) {
+        const Network& net = capacities.network();
+        for (const std::vector<Node>& nodes : game.players)
+            everyone.source_nodes.insert(everyone.source_nodes.end(), nodes.begin(), nodes.end());
+        make_set(everyone.source_nodes);
+        everyone.sources = node_set(net, everyone.source_nodes);
+        everyone.sink_nodes = game.sink;
+        everyone.sinks = node_set(net, game.sink);
+        const std::vector<Word> reaching = nodes_reaching(capacities, everyone.sinks, pulse);
+        std::vector<Word> reached;
+        nodes_reached(capacities, everyone.sources, reached, pulse);
+        everyone.useless.resize(net.n_words());
+        for (std::size_t w = 0; w < net.n_words(); ++w) everyone.useless[w] = ~(reached[w] & reaching[w]);
+        for (const std::vector<Node>& nodes : game.players)
+            leaving.push_back(out_of(capacities, nodes, everyone.sources, reaching).units);
+        into_sink = into(capacities, everyone.sink_nodes, everyone.sinks, reached).units;
+    }
+};
+
+// The players who have come, and their flow.
+class Coalition {
+   public:
+    Coalition(const Table& table, Pulse& pulse)
+        : table_(table),
+          net_(table.capacities.network()),
+          pulse_(pulse),
+          residual_(table.capacities),
+          levels_(net_, pulse),
+          shared_(table.capacities) {
+        shared_.prepare(residual_, levels_, dinic_, table.everyone, table.into_sink, pulse);
+    }
+
+    void begin() {
+        residual_.reset();
+        shared_.begin(table_.everyone);
+        members_.clear();
+        value_ = 0;
+    }
+
+    bool any() const { return !members_.empty(); }
+
+    /// One more comes; `most`: no coalition has more. Returns the value of all who have come.
+    Units join(std::uint32_t player, Units most) {
+        const std::vector<Node>& nodes = table_.game.players[player];
+        members_.insert(members_.end(), nodes.begin(), nodes.end());
+        const Units bound = std::min(table_.leaving[player], most - value_);
+        value_ += shared_.come(nodes, residual_, levels_, dinic_, bound, pulse_);
+        if (value_ > table_.capacities.quantum().flow_limit())
+            throw UnboundedFlow("player " + std::to_string(player) + " (" + describe(net_, nodes) +
+                                ") reaches the sink through unbounded edges alone");
+        return value_;
+    }
+
+    /// Throws CertificateFailure unless a cut has the value.
+    void check_cut() {
+        levels_.explore(residual_, node_set(net_, members_));
+        const Units cut = cut_capacity(table_.capacities, levels_.visited()).units;
+        if (cut != value_)
+            throw CertificateFailure("a coalition has a flow of " + std::to_string(value_) +
+                                     ", but the cut has capacity " + std::to_string(cut));
+    }
+
+    /// Throws CertificateFailure unless the flow is one. After it nobody may come.
+    void check_flow() {
+        const std::vector<Word> source_side = levels_.visited();  // of check_cut()
+        shared_.leave_own(residual_, pulse_);
+        std::vector<EdgeFlow> flows;
+        if (value_ > 0) flows = residual_.flows();
+        check_certificate(table_.capacities, flows, members_, table_.game.sink, value_, source_side);
+    }
+
+    const Counters& counters() const { return dinic_.counters; }
+    std::size_t bytes() const { return residual_.bytes() + shared_.bytes(); }
+
+   private:
+    const Table& table_;
+    const Network& net_;
+    Pulse& pulse_;
+    Residual residual_;
+    Levels levels_;
+    Dinic dinic_;
+    SharedFlow shared_;
+    std::vector<Node> members_;
+    Units value_ = 0;
+};
+
+}  // namespace
+
+PrefixValues prefix_values(const Network& network, const Game& given, const Orders& orders,
+                           const GameOptions& options) {
+    validate(network, given, orders);
+    Game game = given;
+    for (std::vector<Node>& nodes : game.players) make_set(nodes);
+    make_set(game.sink);
+    Reporter reporter(options.monitor, orders.n_orders);
+    const Pause pause = [&] { reporter.report(0); };
+    const CapacitySurvey survey(network, pause);
+    PrefixValues out;
+    out.quantum = quantum_for(network, survey, {game.sink});
+    const CapacityIndex capacities(network, survey, out.quantum, pause);
+    out.exact = capacities.all_exact();
+    out.value.assign(orders.n_orders * orders.length, 0);
+
+    Crew crew(reporter);
+    const Table table(capacities, game, crew.pulse());
+    const auto n_players = static_cast<std::uint32_t>(game.players.size());
+    std::mutex mutex;
+    const auto count = [&](const Coalition& coalition) {
+        const std::scoped_lock lock(mutex);
+        out.statistics.searches += coalition.counters().searches;
+        out.statistics.augmentations += coalition.counters().augmentations;
+        out.statistics.touched += coalition.counters().touched;
+        out.statistics.workspace_bytes += coalition.bytes();
+    };
+    {
+        Coalition everyone(table, crew.pulse());
+        everyone.begin();
+        for (std::uint32_t player = 0; player < n_players; ++player) out.all = everyone.join(player, table.into_sink);
+        if (options.check) {
+            everyone.check_cut();
+            everyone.check_flow();
+        }
+        count(everyone);
+    }
+    const auto threads = static_cast<unsigned>(std::min<std::size_t>(options.threads, orders.n_orders));
+    Stretches stretches(orders.n_orders, std::max(1U, threads));
+    out.statistics.threads = crew.work(std::max(1U, threads), [&](unsigned thread, Pulse& pulse) {
+        std::optional<Coalition> coalition;
+        while (const std::optional<std::uint64_t> order = stretches.next(thread)) {
+            if (!coalition) coalition.emplace(table, pulse);
+            coalition->begin();
+            const std::uint32_t* const players = orders.players + *order * orders.length;
+            Units* const values = out.value.data() + *order * orders.length;
+            Units value = 0;
+            for (std::size_t i = 0; i < orders.length; ++i) {
+                const bool over = players[i] == Orders::nobody || value == out.all;
+                if (over) {
+                    std::fill(values + i, values + orders.length, value);
+                    break;
+                }
+                value = values[i] = coalition->join(players[i], out.all);
+                if (options.check) coalition->check_cut();
+            }
+            if (options.check && coalition->any()) coalition->check_flow();
+            crew.one_more_done();
+            pulse.check();
+        }
+        if (coalition) count(*coalition);
+    });
+    reporter.finish();
+    out.statistics.algorithm = Algorithm::dinic;
+    out.statistics.edges = network.n_edges();
+    out.statistics.index_bytes = capacities.bytes();
+    return out;
+}
+
+}  // namespace attnflow
