@@ -120,6 +120,7 @@ void Residual::set_base() {
     changed_.clear();
     straight_changed_ = false;
     n_straight_touched_ = 0;
+    stale_ = true;
     set_scale(finest);
 }
 
@@ -129,13 +130,17 @@ void Residual::drop_base() {
     changed_.clear();
     base_bits_.clear();
     straight_changed_ = true;
+    stale_ = true;
     reset();
     set_scale(0);
 }
 
 void Residual::set_scale(std::size_t scale) {
     constexpr std::size_t finest = CapacityIndex::n_scales - 1;
-    scale_ = has_base() ? finest : scale;
+    if (has_base()) scale = finest;
+    if (scale == scale_ && !stale_) return;
+    scale_ = scale;
+    stale_ = false;
     threshold_ = capacities_.threshold(scale_);
     for (std::size_t e = 0; e < links_.size(); ++e)
         if (!links_[e].diagonal)
@@ -221,6 +226,7 @@ void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, E
 
 void Residual::preload(std::size_t link, std::size_t receiver, std::size_t giver, Units amount, Units capacity) {
     const LinkView& view = links_[link];
+    stale_ = true;
     note_entered(view, receiver);
     const bool straight = receiver == giver && view.straight_flow != nullptr;
     if (straight) {

@@ -179,6 +179,7 @@ class Residual {
     const CapacityIndex& capacities_;
     Quantum quantum_;  // a copy: capacities are read in the innermost loop
     std::size_t scale_ = 0;
+    bool stale_ = true;  // whether rows do not speak of the scale's threshold yet
     Units threshold_ = 1;
     std::vector<LinkView> links_;
     std::vector<Units> straight_;  // [link][position], square dense links
