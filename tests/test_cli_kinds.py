@@ -219,3 +219,17 @@ def test_whisper_from_a_folder(tmp_path: Path) -> None:
     result = explained(tmp_path, "--model", model, "--audio", sound, "--generate", "2", "--measure", "attention")
     assert result.kind == "encoder-decoder"
     assert result.on_grid(0).shape == (1500,)
+
+
+def test_shares_of_a_joint_flow(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--model", decoder, "--text", TEXT, "--attribution"]
+    drawn = ["--permutations", "20", "--seed", "1"]
+    result = explained(tmp_path, *asked, "shapley", *drawn)
+    assert result.attribution == "shapley"
+    assert result.options["permutations"] == 20
+    assert "Shapley values of excess ALTI flow" in capsys.readouterr().out
+    assert explained(tmp_path, *asked, "fair").attribution == "fair"
+    for wrong in (["--permutations", "0"], ["--tolerance", "-1"], ["--seed", "x"]):
+        assert main(["explain", *asked, "shapley", *wrong]) == 2
+    assert main(["explain", *asked, "fair", *drawn]) == 1
+    assert "sampling is of attribution='shapley'" in capsys.readouterr().err

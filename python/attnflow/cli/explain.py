@@ -20,6 +20,9 @@ __all__ = ["add", "run"]
 # Options of attnflow.explain that are passed on where they are given.
 _AS_GIVEN = ("continuation", "steps", "sources", "chain", "receptive_field", "keep", "below", "memory_limit", "spill")
 
+# Of Shapley values.
+_SAMPLING = ("permutations", "tolerance", "seed")
+
 # What is neither a word nor a name: positions, or a slip in writing them.
 _POSITIONS = re.compile(r"[\d\s,+-]*")
 
@@ -93,6 +96,20 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--calibration", choices=["excess", "none"], default="excess", help="excess (default), or none: plain flow"
     )
+    parser.add_argument(
+        "--attribution",
+        choices=["independent", "shapley", "fair", "barrier"],
+        default="independent",
+        help="each player's flow alone (default), or shares of what all send together: Shapley values, the fair split "
+        "of one joint flow, or the centre of all of them",
+    )
+    parser.add_argument(
+        "--permutations", type=_orders, metavar="N", help="of Shapley values: orders to draw (1000; even)"
+    )
+    parser.add_argument(
+        "--tolerance", type=_tolerance, metavar="T", help="of Shapley values: draw until no standard error is larger"
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="of Shapley values: what the orders are drawn from (0)")
     parser.add_argument("--residual", type=_share, metavar="R", help="weight of the residual connection, 0 to 1")
     parser.add_argument("--heads", type=_heads, default="mean", help="mean (default), max, min, or one head's number")
     parser.add_argument(
@@ -145,6 +162,12 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.merge != "sublayers":
             options["merge"] = arguments.merge
         options |= _generation(arguments, attnflow.capture.is_encoder_decoder(model))
+        shares: dict[str, Any] = {}
+        if arguments.attribution != "independent":
+            shares["attribution"] = arguments.attribution
+        drawn = {name: value for name in _SAMPLING if (value := getattr(arguments, name)) is not None}
+        if drawn:
+            shares["sampling"] = drawn
         objective = arguments.objective and {"objective": [_token(token) for token in arguments.objective]}
         calibration = None if arguments.calibration == "none" else arguments.calibration
         # Both methods are to explain the same answer, of a model that draws lots as well.
@@ -158,6 +181,7 @@ def run(arguments: argparse.Namespace) -> None:
             residual=arguments.residual,
             progress=progress.stage("explaining"),
             **(objective or {}),
+            **shares,
             **options,
         )
         others = []
@@ -227,13 +251,7 @@ def _sources(value: str) -> str | list[int]:
 
 
 def _gigabytes(value: str) -> int:
-    try:
-        size = float(value)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of gigabytes above 0")
-    return int(size * 1e9)
+    return int(_positive(value, "number of gigabytes") * 1e9)
 
 
 def _heads(value: str) -> str | int:
@@ -264,6 +282,30 @@ def _edges(value: str) -> int:
 
 def _tokens(value: str) -> int:
     return _count(value, "tokens")
+
+
+def _orders(value: str) -> int:
+    return _count(value, "orders")
+
+
+def _seed(value: str) -> int:
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{value!r} is no seed: it must be 0 or more")
+    return int(value)
+
+
+def _tolerance(value: str) -> float:
+    return _positive(value, "tolerance")
+
+
+def _positive(value: str, what: str) -> float:
+    try:
+        size = float(value)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is no {what}: it must be above 0")
+    return size
 
 
 def _count(value: str, of: str) -> int:

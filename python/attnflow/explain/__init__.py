@@ -4,6 +4,7 @@
 ``_reading``   what is known of each position of it
 ``_plan``      players and sinks
 ``_networks``  from captured layers to a network
+``_shares``    from a network to scores: flows by themselves, or shares of a joint one
 ``_outcome``   predictions, pictures and words for the result
 """
 
@@ -25,6 +26,7 @@ from ._clock import Clock, Progress
 from ._networks import Method
 from ._plan import Plan, Sources, Target, steps_of
 from ._reading import Reading, located, text_part
+from ._shares import Scores, Shares, joined
 from ._subject import Request, is_text, named, planned, read, validated
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def explain(
     calibration: Literal["excess"] | None = "excess",
     merge: Literal["sublayers", "single"] = "sublayers",
     sources: Sources = None,
+    attribution: Literal["independent", "shapley", "fair", "barrier"] = "independent",
+    sampling: Mapping[str, Any] | None = None,
     start_token: Literal["auto"] | bool = "auto",
     batch_size: int = 8,
     keep: int | None = None,
@@ -124,6 +128,13 @@ def explain(
     sources : "all", "source", "decoder", iterable of int, or None
         The players. None: every token that the target can see. "all": every position, special tokens too. Of an
         encoder-decoder, "source" are the encoder's tokens and "decoder" the decoder's; positions count through both.
+    attribution : {"independent", "shapley", "fair", "barrier"}
+        What a score is. "independent": the flow of each player alone, which counts capacity that players share for each
+        of them. The others are shares of what all players send together: its Shapley value
+        (:meth:`attnflow.Network.shapley_values`), or the split of one joint flow that is fair, or the centre of all of
+        them (:meth:`attnflow.Network.joint_flow`).
+    sampling : mapping, optional
+        Of "shapley" with many players: `permutations`, `tolerance` and `seed` of ``Network.shapley_values``.
     start_token : "auto" or bool
         Whether a start token (bos, else eos) stands before the text. "auto": in a decoder, if neither the tokenizer nor
         the text put one there, unless the model is to answer, which it does as it was trained to. It soaks up attention
@@ -207,6 +218,11 @@ def explain(
     if isinstance(target, bytes):
         raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
     batch_size = integer(batch_size, "batch_size", low=1)
+    shares = Shares(attribution, sampling)
+    if attribution != "independent" and (keep is not None or below is not None):
+        raise InvalidArgumentError(
+            f"attribution={attribution!r} needs all edges: leave out keep and below, or take 'independent'"
+        )
     # The small options are tried on a network of one node before the model runs for nothing.
     Network.encoder(
         np.ones((1, 1, 1)),
@@ -233,6 +249,7 @@ def explain(
         tokenizer,
         request,
         Method(residual, calibration, merge, chain, receptive_field, keep, below),
+        shares,
         measure=measure,
         objective=objective,
         heads=heads,
@@ -256,6 +273,7 @@ class _Work:
         processor: Any,
         request: Request,
         method: Method,
+        shares: Shares,
         *,
         measure: Any,
         objective: Any,
@@ -268,6 +286,7 @@ class _Work:
 
         self.capture = capture
         self.model, self.processor, self.request, self.method = model, processor, request, method
+        self.shares = shares
         self.measure, self.objective, self.heads = capture.measures.find(measure, heads), objective, heads
         self.by_gradient = bool(getattr(self.measure, "needs_gradient", False))
         if objective is not None and not self.by_gradient:
@@ -366,6 +385,7 @@ class _Work:
         plan = planned(reading, self.tokenizer, self.request, self.causal)
         _verify_positions(reading, captured)
         solved: list[Flows] = []
+        scored: list[Scores] = []
         each_sinks = [plan.sinks] if len(captures) == 1 else [(sink,) for sink in plan.sinks]
         for one, matrices, sinks in zip(captures, drawn, each_sinks, strict=True):
             with clock.stage("network"):
@@ -376,6 +396,11 @@ class _Work:
                         made.sinks, sources=plan.players, bottlenecks=True, progress=step, **self.solver
                     )
                 )
+            if self.shares.joint:
+                with clock.stage("shares") as step:
+                    scored.append(self.shares.of(made.network, made.sinks, plan.players, step, self.solver))
+            else:
+                scored.append(Scores(solved[-1].values, solved[-1].lower, solved[-1].upper))
         flows = solved[0]
         pictured = None
         if made.link_names is None and len(plan.sinks) == 1:
@@ -387,6 +412,7 @@ class _Work:
             plan, prediction = _outcome.predicted(plan, self.tokenizer, reading, captured, self.model)
         scale = 1 / _networks.receptive_fields(captured, reading, plan) if self.method.receptive_field else 1.0
         residual = self.method.mixing(captured)
+        scores = joined(scored)
         return Attribution(
             tokens=reading.tokens,
             offsets=reading.offsets,
@@ -394,15 +420,15 @@ class _Work:
             players=np.asarray(plan.players),
             targets=plan.sinks,
             target_label=plan.label,
-            values=np.concatenate([each.values for each in solved]) * scale,
-            lower=np.concatenate([each.lower for each in solved]) * scale,
-            upper=np.concatenate([each.upper for each in solved]) * scale,
+            values=scores.values * scale,
+            lower=scores.lower * scale,
+            upper=scores.upper * scale,
             bottlenecks=np.concatenate([np.asarray(each.bottlenecks) for each in solved]),
             kind=captured.kind,
             n_layers=len(captured.encoder) + len(captured.decoder),
             n_nodes=made.network.n_nodes,
             n_edges=made.network.n_edges,
-            definition=_outcome.definition(captured, residual, self.method, two_stacks),
+            definition=_outcome.definition(captured, residual, self.method, two_stacks, self.shares.words(scores)),
             prediction=prediction,
             timings=clock.timings,
             options=self._options(reading, plan, captured, residual, flows.stats),
@@ -413,6 +439,8 @@ class _Work:
             predictions=told,
             link_names=made.link_names,
             grid=reading.grid,
+            attribution=self.shares.attribution,
+            standard_errors=None if scores.standard_errors is None else scores.standard_errors * scale,
         )
 
     def _options(
@@ -433,6 +461,7 @@ class _Work:
             "receptive_field": self.method.receptive_field,
             "keep": self.method.keep,
             "below": self.method.below,
+            **self.shares.options(),
             "threads": stats.get("threads", self.solver["threads"]),
             "algorithm": stats.get("algorithm", self.solver["algorithm"]),
             "capture": captured.path,

@@ -145,8 +145,8 @@ def _token(asked: Any, tokenizer: Any) -> int:
     return ids[0]
 
 
-def definition(captured: Contributions, residual: float, method: Method, two_stacks: bool) -> str:
-    """What the numbers are, in one sentence."""
+def definition(captured: Contributions, residual: float, method: Method, two_stacks: bool, score: str) -> str:
+    """What the numbers are, in one sentence that begins with what a score is."""
     mixed = "which hold the residual" if captured.holds_residual else f"mixed with a residual of {residual:g}"
     spread = ", as excess over an even spread" if method.calibration == "excess" else ""
     merged = (
@@ -155,8 +155,7 @@ def definition(captured: Contributions, residual: float, method: Method, two_sta
     chained = ", going on from what was said to what was said next" if method.chain else ""
     divided = "" if method.receptive_field else "not "
     return (
-        "independent maximum flows: from each player alone to the target, through the "
-        f"{captured.measure} contributions of every layer, {mixed}{spread}{merged}{chained}; "
+        f"{score}, through the {captured.measure} contributions of every layer, {mixed}{spread}{merged}{chained}; "
         f"{divided}divided by receptive fields"
     )
 

@@ -255,7 +255,7 @@ def _worth(result: Attribution) -> dict[str, Any]:
         "position": {"percent": _percent(rho * rho), "words": wording.position_share(result)},
         "trivial": {
             "percent": _percent(trivial),
-            "words": "none" if math.isnan(trivial) else f"{trivial:.0%} of the scores",
+            "words": "none" if math.isnan(trivial) else f"{trivial:.0%} of the {wording.limited_word(result)}",
         },
         "interval": wording.widest(result),
         "network": wording.network_size(result),

@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["from_dict", "load", "save", "to_dict"]
 
 FORMAT = "attnflow.attribution"
-VERSION = 2  # 1 had no encoder-decoders, no several predictions and no grids: what it lacks has its default
-_READ = (1, 2)
+VERSION = 3
+# What each version added: older files lack it, and it has its default. 2: encoder-decoders, several predictions and
+# grids. 3: shares of joint flows.
+_ADDED = {
+    2: {"n_source", "sink_labels", "predictions", "link_names", "grid"},
+    3: {"attribution", "standard_errors"},
+}
 
 # Fields that are arrays in an npz file; everything else goes into its "meta" entry, which is the JSON without them.
-_ARRAYS = ("players", "values", "lower", "upper", "bottlenecks")
+_ARRAYS = ("players", "values", "lower", "upper", "bottlenecks", "standard_errors")
 _PAIR_ARRAYS = ("layer", "receiver", "giver", "flow", "cut")
 
 
@@ -66,11 +71,11 @@ def from_dict(record: Any) -> Attribution:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise FileFormatError(f"this is no attnflow result: its format is not {FORMAT!r}")
     version = record.get("version")
-    if version not in _READ:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
         raise FileFormatError(
             f"this result has schema version {version!r}; this release of attnflow reads versions up to {VERSION}"
         )
-    added = {"n_source", "sink_labels", "predictions", "link_names", "grid"} if version == 1 else set()
+    added = set().union(*(names for later, names in _ADDED.items() if later > version))
     names = [field.name for field in fields(Attribution) if field.name not in added]
     missing = [name for name in names if name not in record]
     if missing:
@@ -165,8 +170,8 @@ def _to_json(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
 
 def _to_npz(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
     record = to_dict(result)
-    arrays = {name: getattr(result, name) for name in _ARRAYS}
-    for name in _ARRAYS:
+    arrays = {name: part for name in _ARRAYS if (part := getattr(result, name)) is not None}
+    for name in arrays:
         del record[name]
     for i, pair in enumerate(result.flows or ()):
         for name in _PAIR_ARRAYS:

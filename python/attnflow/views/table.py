@@ -30,10 +30,12 @@ def to_pandas(result: Attribution) -> Any:
         if result.predictions is not None:
             about["probability"] = result.predictions[sink][1]
         about["target"] = target
-        for row in result.rows(sink):
+        for index, row in enumerate(result.rows(sink)):
             start, end = result.offsets[row.position] or (None, None)
             part = {"part": "source" if row.position < result.n_source else "decoder"} if result.n_source else {}
             score = {"score": row.score, "lower": row.lower, "upper": row.upper, "bottleneck": row.bottleneck}
+            if result.standard_errors is not None:
+                score["standard_error"] = float(result.standard_errors[sink, index])
             place = {"position": row.position, **_cell(result, row.position), "token": row.token}
             rows.append({**about, **part, **place, "start": start, "end": end, **score})
     whole = [name for name in ("row", "column", "frame", "start", "end") if name in rows[0]]

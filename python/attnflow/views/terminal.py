@@ -151,9 +151,10 @@ def _definitions(console: Console, results: Sequence[Attribution]) -> None:
 def _worth(console: Console, result: Attribution, styles: Palette) -> None:
     """What a ranking is worth, and what it cost."""
     facts = [("by position", Text(wording.position_share(result)))]
+    limited = wording.limited_word(result)
     if result.trivial_fraction == result.trivial_fraction:  # not NaN
         facts.append(
-            ("trivial cuts", Text(f"{result.trivial_fraction:.0%} of the scores (bottleneck at source or sink)"))
+            ("trivial cuts", Text(f"{result.trivial_fraction:.0%} of the {limited} (bottleneck at source or sink)"))
         )
     facts.append(("interval", Text(wording.widest(result))))
     facts.append(("network", Text(wording.network_size(result))))

@@ -26,6 +26,7 @@ __all__ = [
     "each_sink",
     "label",
     "left_out",
+    "limited_word",
     "method_name",
     "method_note",
     "network_size",
@@ -223,7 +224,7 @@ def _one_sink(result: Attribution, sink: int) -> Attribution:
         prediction=result.predictions[sink] if result.predictions is not None else result.prediction,
         predictions=None,
         flows=tuple(flows) or None,
-        **{name: getattr(result, name)[sink : sink + 1, seen] for name in ("values", "lower", "upper", "bottlenecks")},
+        **{name: part[sink : sink + 1, seen] for name, part in result.arrays().items()},
     )
 
 
@@ -256,15 +257,27 @@ def method_name(result: Attribution) -> str:
     shown, _ = _MEASURES.get(measure, (visible(measure), ""))
     calibration = result.options.get("calibration")
     if calibration == "excess":
-        return f"Excess {shown} flow"
-    return f"Plain {shown} flow" if calibration is None else f"{shown} flow, {visible(str(calibration))}"
+        flow = f"excess {shown} flow"
+    else:
+        flow = f"plain {shown} flow" if calibration is None else f"{shown} flow, {visible(str(calibration))}"
+    return (
+        _SHARES[result.attribution].format(flow) if result.attribution != "independent" else flow[0].upper() + flow[1:]
+    )
+
+
+_SHARES = {
+    "shapley": "Shapley values of {}",
+    "fair": "Fair split of {}",
+    "barrier": "Barrier centre of {}",
+}
 
 
 def method_note(result: Attribution) -> str:
     """What tells a method from the others, in a few words."""
     measure, calibration = str(result.options.get("measure", "attention")), result.options.get("calibration")
     mixed = result.options.get("residual", 0.5) == 0.5 and result.options.get("heads", "mean") == "mean"
-    if measure == "attention" and calibration is None and mixed and not _is_divided(result):
+    plain = measure == "attention" and calibration is None and result.attribution == "independent"
+    if plain and mixed and not _is_divided(result):
         return "the published method"
     spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
     moved = "prediction" if result.options.get("objective") is None else "objective"
@@ -324,6 +337,11 @@ def left_out(count: int, highest: float, what: str = "input tokens") -> str:
     return f"{count} more {what} have no column: no score of theirs is above {highest:.3g}"
 
 
+def limited_word(result: Attribution) -> str:
+    """What has a bottleneck: a score, where that is a flow by itself."""
+    return "scores" if result.attribution == "independent" else "players' own flows"
+
+
 def bottleneck_words(label: str) -> str:
     """What limits a score, as a phrase."""
     known = {
@@ -377,7 +395,7 @@ def caveats(result: Attribution) -> list[Caveat]:
             "any more, and the division by itself lifts late tokens, whatever they say."
         )
         found.append(Caveat(False, "Scores are divided by receptive fields", text))
-    if trivial >= 0.9:
+    if trivial >= 0.9 and result.attribution == "independent":
         text = (
             f"{trivial:.0%} of the scores are limited by the token's own or the target's own edges: they are sums over "
             "one layer, and no route through the layers between mattered."
@@ -390,6 +408,9 @@ def caveats(result: Attribution) -> list[Caveat]:
 
 def verified_line(*results: Attribution) -> str:
     """The one line about the certificate."""
+    if any(result.attribution != "independent" for result in results):
+        checked = all(result.verified for result in results)
+        return "verified: flow = cut for every solve" if checked else "NOT verified: flow = cut was not checked"
     n_solves = sum(result.values.size for result in results)
     solves = "the one solve" if n_solves == 1 else f"all {count(n_solves)} solves"
     if all(result.verified for result in results):
@@ -427,6 +448,8 @@ def uncertainty(value: float, lower: float, upper: float) -> str:
 def widest(result: Attribution) -> str:
     """How far any score can be from the truth."""
     half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
+    if result.standard_errors is not None and half > 0:
+        return f"every score sampled to {uncertainty(half, 0.0, half)}, two standard errors"
     return "every score exact" if half <= 0 else f"every score certified to {uncertainty(half, 0.0, half)}"
 
 

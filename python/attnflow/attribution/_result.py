@@ -1,9 +1,4 @@
-"""The result of an explanation: which input positions a prediction drew on, by exact maximum flow.
-
-An :class:`Attribution` is a frozen value. Everything in it is *positional*: a score belongs to the position of a
-token, never to its text, so a token that occurs twice keeps two scores. It knows nothing of models and needs numpy
-alone; pictures and files are reached by a lazy import, so that a stored result can be read where no torch is.
-"""
+"""The frozen result: every score belongs to a position."""
 
 from __future__ import annotations
 
@@ -12,88 +7,28 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._frozen import Frozen
-from ._positions import as_position, integer, is_many
-from .errors import InvalidArgumentError, MissingDependencyError
-from .maxflow import NONE, SINK, SOURCE
+from .._frozen import Frozen
+from .._positions import as_position, integer, is_many
+from ..errors import InvalidArgumentError, MissingDependencyError
+from ..maxflow import NONE, SINK, SOURCE
+from ._parts import Grid, PairFlow, Score, frozen, put
+from ._ranks import spearman
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-__all__ = ["NONE", "SINK", "SOURCE", "Attribution", "Grid", "PairFlow", "Score", "spearman"]
+__all__ = ["ATTRIBUTIONS", "Attribution"]
+
+ATTRIBUTIONS = ("independent", "shapley", "fair", "barrier")
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
-
-
-class Grid(NamedTuple):
-    """How positions lie in what they were cut from: patches of an image, frames of a recording."""
-
-    start: int
-    """Position of the first; the others follow, row by row."""
-    shape: tuple[int, ...]
-    """``(rows, columns)`` of an image, ``(frames,)`` of a recording."""
-
-
-class Score(NamedTuple):
-    """One player's score towards one sink, ready to be shown."""
-
-    position: int
-    token: str
-    score: float
-    lower: float
-    upper: float
-    bottleneck: str
-
-
-@dataclass(frozen=True, eq=False)
-class PairFlow(Frozen):
-    """The edges that carry one maximum flow from one player to one sink.
-
-    Parameters
-    ----------
-    source
-        Position of the player the flow starts from.
-    layer, receiver, giver
-        One entry an edge, integers. Edge ``e`` belongs to layer ``layer[e]`` (0-based: it leads from the block before
-        that layer to the block after it), from position ``giver[e]`` to position ``receiver[e]``.
-    flow
-        What the edge carries, float64, in the unit of the capacities.
-    cut
-        Optional: True where the edge crosses the minimum cut, that is, where it is full and limits the score.
-    sink
-        Row of :attr:`Attribution.values` the flow leads to.
-    """
-
-    source: int
-    layer: NDArray[np.int32]
-    receiver: NDArray[np.int32]
-    giver: NDArray[np.int32]
-    flow: NDArray[np.float64]
-    cut: NDArray[np.bool_] | None = None
-    sink: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("layer", "receiver", "giver"):
-            _put(self, name, _frozen(getattr(self, name), np.int32, name))
-        _put(self, "flow", _frozen(self.flow, np.float64, "flow"))
-        if self.cut is not None:
-            _put(self, "cut", _frozen(self.cut, np.bool_, "cut"))
-        shapes = {
-            n: a.shape for n in ("layer", "receiver", "giver", "flow", "cut") if (a := getattr(self, n)) is not None
-        }
-        if len(set(shapes.values())) != 1 or self.flow.ndim != 1:
-            raise InvalidArgumentError(
-                f"a PairFlow holds 1-D arrays of one length, one entry an edge; got shapes {shapes}"
-            )
-        if not (np.isfinite(self.flow).all() and (self.flow >= 0).all()):
-            raise InvalidArgumentError("the flow on every edge of a PairFlow must be finite and >= 0")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,10 +52,11 @@ class Attribution(Frozen):
     target_label
         What was explained, in words: ``"next token after 'to'"``.
     values, lower, upper
-        Float64, ``(n_sinks, n_players)``: maximum flow from each player to each sink, and its certified bounds.
+        Float64, ``(n_sinks, n_players)``: maximum flow from each player to each sink, or its share of what all players
+        send (see `attribution`), and bounds: certified ones, or of sampled shares two standard errors either way.
     bottlenecks
-        Int32, ``(n_sinks, n_players)``: where the minimum cut lies. ``SOURCE`` (-1), ``SINK`` (-2), ``NONE``
-        (-3: nothing arrives), or a link index >= 0, which is layer ``index + 1``.
+        Int32, ``(n_sinks, n_players)``: where the minimum cut of the player's own flow lies. ``SOURCE`` (-1), ``SINK``
+        (-2), ``NONE`` (-3: nothing arrives), or a link index >= 0, which is layer ``index + 1``.
     kind
         ``"decoder"``, ``"encoder"`` or ``"encoder-decoder"``.
     n_layers, n_nodes, n_edges
@@ -148,6 +84,11 @@ class Attribution(Frozen):
         Names of the links that bottlenecks refer to, where these are not simply the layers from the input up.
     grid
         Where the positions of an image's patches or of a recording's frames lie. None for text.
+    attribution
+        ``"independent"``: each player's flow by itself, so that shared capacity counts for each. The others are shares
+        of one joint flow, which add up to it: ``"shapley"``, ``"fair"`` or ``"barrier"``.
+    standard_errors
+        Of sampled Shapley values: float64, ``(n_sinks, n_players)``. Else None.
 
     Examples
     --------
@@ -191,17 +132,19 @@ class Attribution(Frozen):
     predictions: tuple[tuple[str, float], ...] | None = None
     link_names: tuple[str, ...] | None = None
     grid: Grid | None = None
+    attribution: Literal["independent", "shapley", "fair", "barrier"] = "independent"
+    standard_errors: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("text", str), ("target_label", str), ("definition", str), ("verified", bool | np.bool_)):
             if not isinstance(given := getattr(self, name), kind):
                 raise InvalidArgumentError(f"{name} must be a {'str' if kind is str else 'bool'}, got {given!r}")
-        _put(self, "verified", bool(self.verified))
+        put(self, "verified", bool(self.verified))
         n = len(self.tokens)
-        _put(self, "tokens", tuple(self.tokens))
+        put(self, "tokens", tuple(self.tokens))
         if n == 0 or not all(isinstance(token, str) for token in self.tokens):
             raise InvalidArgumentError(f"tokens must be one or more strings, got {self.tokens!r}")
-        _put(self, "offsets", tuple(None if span is None else (int(span[0]), int(span[1])) for span in self.offsets))
+        put(self, "offsets", tuple(None if span is None else (int(span[0]), int(span[1])) for span in self.offsets))
         if len(self.offsets) != n:
             raise InvalidArgumentError(f"offsets must hold one entry a token: {n} tokens, {len(self.offsets)} offsets")
         for position, span in enumerate(self.offsets):
@@ -209,12 +152,12 @@ class Attribution(Frozen):
                 raise InvalidArgumentError(
                     f"offsets[{position}] = {span} is no span of the text, which has {len(self.text)} characters"
                 )
-        _put(self, "players", _frozen(self.players, np.int64, "players"))
+        put(self, "players", frozen(self.players, np.int64, "players"))
         if self.players.ndim != 1 or self.players.size == 0 or (np.diff(self.players) <= 0).any():
             raise InvalidArgumentError(
                 f"players must be a 1-D array of ascending positions, got {self.players.tolist()}"
             )
-        _put(self, "targets", tuple(_joined(t, f"targets[{i}]") for i, t in enumerate(self.targets)))
+        put(self, "targets", tuple(_joined(t, f"targets[{i}]") for i, t in enumerate(self.targets)))
         for name, positions in [("players", self.players.tolist()), *(("targets", t) for t in self.targets)]:
             if not positions or min(positions) < 0 or max(positions) >= n:
                 raise InvalidArgumentError(
@@ -222,7 +165,11 @@ class Attribution(Frozen):
                 )
         if self.kind not in ("decoder", "encoder", "encoder-decoder"):
             raise InvalidArgumentError(f"kind must be 'decoder', 'encoder' or 'encoder-decoder', got {self.kind!r}")
-        _put(self, "n_source", integer(self.n_source, "n_source", low=0, high=n - 1))
+        if self.attribution not in ATTRIBUTIONS:
+            raise InvalidArgumentError(
+                f"attribution must be {', '.join(map(repr, ATTRIBUTIONS))}, got {self.attribution!r}"
+            )
+        put(self, "n_source", integer(self.n_source, "n_source", low=0, high=n - 1))
         if (self.n_source > 0) != (self.kind == "encoder-decoder"):
             raise InvalidArgumentError(
                 f"n_source is {self.n_source}: an encoder-decoder has one source token at least and other models have "
@@ -231,11 +178,11 @@ class Attribution(Frozen):
         self._check_labels(n)
         self._check_numbers((len(self.targets), self.players.size))
         if self.prediction is not None:
-            _put(self, "prediction", _prediction(self.prediction))
-        _put(self, "timings", MappingProxyType({str(k): float(v) for k, v in self.timings.items()}))
-        _put(self, "options", MappingProxyType({str(k): _plain(v, str(k)) for k, v in self.options.items()}))
+            put(self, "prediction", _prediction(self.prediction))
+        put(self, "timings", MappingProxyType({str(k): float(v) for k, v in self.timings.items()}))
+        put(self, "options", MappingProxyType({str(k): _plain(v, str(k)) for k, v in self.options.items()}))
         if self.flows is not None:
-            _put(self, "flows", tuple(self.flows))
+            put(self, "flows", tuple(self.flows))
             for pair in self.flows:
                 self._check_pair(pair)
 
@@ -245,11 +192,11 @@ class Attribution(Frozen):
             if given is not None and len(given) != len(self.targets):
                 raise InvalidArgumentError(f"{name} must hold one entry a sink: {len(given)} for {len(self.targets)}")
         if self.sink_labels is not None:
-            _put(self, "sink_labels", tuple(str(label) for label in self.sink_labels))
+            put(self, "sink_labels", tuple(str(label) for label in self.sink_labels))
         if self.predictions is not None:
-            _put(self, "predictions", tuple(map(_prediction, self.predictions)))
+            put(self, "predictions", tuple(map(_prediction, self.predictions)))
         if self.link_names is not None:
-            _put(self, "link_names", tuple(str(name) for name in self.link_names))
+            put(self, "link_names", tuple(str(name) for name in self.link_names))
         if self.grid is not None:
             start, shape = self.grid
             shape = tuple(integer(side, "a side of the grid", low=1) for side in shape)
@@ -258,28 +205,33 @@ class Attribution(Frozen):
                 raise InvalidArgumentError(
                     f"a grid of shape {shape} from position {start} does not fit into {n} positions"
                 )
-            _put(self, "grid", Grid(start, shape))
+            put(self, "grid", Grid(start, shape))
 
     def _check_numbers(self, shape: tuple[int, int]) -> None:
         """Give the arrays their dtype and refuse what no solver could have returned."""
         for name in ("values", "lower", "upper"):
-            array = _frozen(getattr(self, name), np.float64, name)
+            array = frozen(getattr(self, name), np.float64, name)
             if array.shape != shape:
                 raise InvalidArgumentError(f"{name} must have shape (n_sinks, n_players) = {shape}, got {array.shape}")
             if not np.isfinite(array).all() or (array < 0).any():
                 raise InvalidArgumentError(f"{name} must be finite and >= 0 everywhere")
-            _put(self, name, array)
+            put(self, name, array)
         # An interval that does not hold its own value would be worse than none; the slack is a rounding of float64.
         slack = 1e-9 * np.maximum(1.0, self.upper)
         if ((self.lower > self.values + slack) | (self.values > self.upper + slack)).any():
             raise InvalidArgumentError("lower <= values <= upper must hold everywhere")
-        _put(self, "bottlenecks", _frozen(self.bottlenecks, np.int32, "bottlenecks"))
+        if self.standard_errors is not None:
+            errors = frozen(self.standard_errors, np.float64, "standard_errors")
+            if errors.shape != shape or not (np.isfinite(errors).all() and (errors >= 0).all()):
+                raise InvalidArgumentError(f"standard_errors must be finite, >= 0 and of shape {shape}, or None")
+            put(self, "standard_errors", errors)
+        put(self, "bottlenecks", frozen(self.bottlenecks, np.int32, "bottlenecks"))
         if self.bottlenecks.shape != shape:
             raise InvalidArgumentError(f"bottlenecks must have shape {shape}, got {self.bottlenecks.shape}")
         if (self.bottlenecks < NONE).any():
             raise InvalidArgumentError("bottlenecks must be SOURCE (-1), SINK (-2), NONE (-3) or a link index >= 0")
         for name in ("n_layers", "n_nodes", "n_edges"):
-            _put(self, name, integer(getattr(self, name), name, low=0))
+            put(self, name, integer(getattr(self, name), name, low=0))
         last = int(self.bottlenecks.max(initial=NONE))
         if self.link_names is not None and last >= len(self.link_names):
             raise InvalidArgumentError(
@@ -330,9 +282,14 @@ class Attribution(Frozen):
     def _side(self, mask: NDArray[np.bool_]) -> Attribution | None:
         if mask.all() or not mask.any():
             return self if mask.any() else None
-        parts = {name: getattr(self, name)[:, mask] for name in ("values", "lower", "upper", "bottlenecks")}
+        parts = {name: part[:, mask] for name, part in self.arrays().items()}
         kept = None if self.flows is None else tuple(f for f in self.flows if f.source in self.players[mask])
         return replace(self, players=self.players[mask], flows=kept, **parts)
+
+    def arrays(self) -> dict[str, Any]:
+        """Everything there is of shape ``(n_sinks, n_players)``, by name."""
+        names = ("values", "lower", "upper", "bottlenecks", "standard_errors")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def on_grid(self, sink: int = 0) -> NDArray[np.float64]:
         """Scores towards one sink where they lie in the image or recording: shape ``grid.shape``, NaN for no player.
@@ -372,7 +329,8 @@ class Attribution(Frozen):
     def trivial_fraction(self) -> float:
         """Fraction of the nonzero scores whose minimum cut is the source's or the sink's own edges (NaN if none).
 
-        Such a score is a column sum of the first layer, or a row sum of the last: no route in between mattered.
+        Such a score is a column sum of the first layer, or a row sum of the last: no route in between mattered. Of
+        shares of a joint flow: that of the players' own flows.
         """
         alive = self.values > 0
         trivial = alive & ((self.bottlenecks == SOURCE) | (self.bottlenecks == SINK))
@@ -413,7 +371,7 @@ class Attribution(Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain lists, numbers and strings: what ``save("x.json")`` writes. Floats survive exactly."""
-        from .views import storage
+        from ..views import storage
 
         return storage.to_dict(self) | {"options": {name: _lists(value) for name, value in self.options.items()}}
 
@@ -424,7 +382,7 @@ class Attribution(Frozen):
         `part` ("source", "decoder") in an encoder-decoder, `row` and `column` of a patch or `frame` of a recording. A
         token that a sink cannot see has a score of 0 and the bottleneck "none".
         """
-        from .views import table
+        from ..views import table
 
         return table.to_pandas(self)
 
@@ -433,7 +391,7 @@ class Attribution(Frozen):
 
         `compare` holds further attributions of the same tokens, shown beside this one.
         """
-        from . import views
+        from .. import views
 
         views.show(self, *compare)
 
@@ -443,7 +401,7 @@ class Attribution(Frozen):
         The file appears whole or not at all. ``.json`` and ``.npz`` are read back by :meth:`load`; `compare` adds
         attributions of the same tokens to a picture (``.html``, ``.svg``). Returns the path.
         """
-        from .views import storage
+        from ..views import storage
 
         return storage.save(self, Path(path), tuple(compare))
 
@@ -458,12 +416,12 @@ class Attribution(Frozen):
         OSError
             It cannot be read at all.
         """
-        from .views import storage
+        from ..views import storage
 
         return storage.load(Path(path))
 
     def _repr_html_(self) -> str:
-        from .views import html
+        from ..views import html
 
         return html.fragment(self)
 
@@ -485,45 +443,6 @@ class Attribution(Frozen):
         return isinstance(other, Attribution) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, which is large: not a key
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; NaN for fewer than two pairs or a constant side.
-
-    Examples
-    --------
-    >>> spearman([1, 2, 2, 9], [3, 4, 4, 5])
-    1.0
-    """
-    a, b = _ranks(np.asarray(x)), _ranks(np.asarray(y))
-    if a.size < 2:
-        return math.nan
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return max(-1.0, min(1.0, float(a @ b) / norm)) if norm > 0 else math.nan
-
-
-def _ranks(x: NDArray[Any]) -> NDArray[np.float64]:
-    """Rank of each entry from 1, equal entries sharing the mean of the ranks they take up."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse], dtype=np.float64)
-
-
-def _put(instance: object, name: str, value: object) -> None:
-    object.__setattr__(instance, name, value)  # how a frozen dataclass sets its own fields
-
-
-def _frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any]:
-    """A read-only copy, refusing what does not fit the dtype instead of rounding it."""
-    try:
-        source = np.asarray(values)
-        if np.issubdtype(dtype, np.integer) and source.size and not np.issubdtype(source.dtype, np.integer):
-            raise TypeError(f"dtype {source.dtype}")
-        array = np.array(source, dtype=dtype, order="C")
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"{name} must be an array of {np.dtype(dtype).name}: {error}") from error
-    array.flags.writeable = False
-    return array
 
 
 def _prediction(given: tuple[str, float]) -> tuple[str, float]:
