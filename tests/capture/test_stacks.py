@@ -143,6 +143,26 @@ def test_an_encoders_output_that_was_computed_before() -> None:
         assert (got - expected).abs().max() <= 1e-6
 
 
+def test_an_answer_far_longer_than_its_source() -> None:
+    # More than one step of rows lies behind the last key.
+    model, target = build_encoder_decoder("t5"), [[3] * 600]
+    with torch.no_grad():
+        states = model.get_encoder()(input_ids=torch.tensor([[4, 5, 6]]))
+    part = attentions(model, encoder_outputs=states, decoder_input_ids=target)
+    assert part.kind == "encoder-decoder"
+    assert [tuple(layer.shape) for layer in part.cross] == [(1, 600, 3)] * len(part.cross)
+    whole = attentions(model, input_ids=[[4, 5, 6]], decoder_input_ids=target)
+    for got, expected in zip(part.cross, whole.cross, strict=True):
+        assert (got - expected).abs().max() <= 1e-6
+
+
+def test_positions_pooled_far_below_their_queries_are_refused() -> None:
+    options = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 2], "image_size": 128}
+    model = transformers.PvtModel(transformers.PvtConfig(**options)).eval()
+    with pytest.raises(CaptureError, match=r"1024 positions attend to 16.*positions change from layer to layer"):
+        attentions(model, pixel_values=torch.zeros(1, 3, 128, 128))
+
+
 def test_an_encoder_alone() -> None:
     model, inputs = build_encoder_decoder("bart"), texts()
     whole = attentions(model, **inputs)

@@ -320,9 +320,12 @@ class Run:
 
 def _ahead(matrices: Tensor) -> Tensor:
     """``(batch, n)`` bool: which rows draw from a later position; some rows at a time, for want of a second matrix."""
-    n, step = matrices.shape[1], 256
-    upper = (matrices[:, start : start + step, start:].triu(1) for start in range(0, n, step))
-    return torch.cat([part.amax(dim=-1) > 0 for part in upper], dim=1)
+    _, rows, keys = matrices.shape
+    ahead, step = torch.zeros(matrices.shape[:2], dtype=torch.bool, device=matrices.device), 256
+    # From as many rows on as there are keys (a long answer to a short source) nothing is later.
+    for start in range(0, min(rows, keys), step):
+        ahead[:, start : start + step] = matrices[:, start : start + step, start:].triu(1).amax(dim=-1) > 0
+    return ahead
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
