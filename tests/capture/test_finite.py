@@ -85,3 +85,5 @@ def test_a_sum_that_overflows_is_no_damage() -> None:
     assert not finite(large)
     assert not finite(torch.tensor([1.0, torch.nan]))
     assert not finite(torch.tensor([torch.inf, -torch.inf]))
+    assert finite(torch.ones(3).to(torch.float8_e4m3fn))
+    assert not finite(torch.tensor([1.0, torch.nan]).to(torch.float8_e4m3fn))

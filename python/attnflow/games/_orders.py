@@ -31,7 +31,7 @@ def orders_through_all(n_players: int) -> NDArray[np.uint32]:
     --------
     >>> orders_through_all(3).astype(np.int32)
     array([[ 0,  1,  2],
-           [ 1,  0, -1],
+           [ 1,  2, -1],
            [ 2,  0, -1]], dtype=int32)
     """
     masks = np.arange(1 << n_players, dtype=np.uint32)
