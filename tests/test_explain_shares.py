@@ -130,6 +130,11 @@ def test_shares_are_shown_by_their_name(capsys: pytest.CaptureFixture[str], tmp_
     assert "published" not in shown
     page = result.save(tmp_path / "shares.html").read_text()
     assert "Shapley values of plain attention flow" in page
+    assert result.flows is not None
+    alone = attnflow.explain(sharpened(llama()), plain(), TEXT, **LIGHT)
+    for pair in result.flows:  # the picture is of the player's own flow, and says so
+        assert pair.value == pytest.approx(alone.values[0, result.players.tolist().index(pair.source)])
+        assert f"its own flow {pair.value:.4g}" in page
 
 
 @pytest.mark.parametrize(

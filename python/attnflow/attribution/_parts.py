@@ -79,6 +79,11 @@ class PairFlow(Frozen):
         if not (np.isfinite(self.flow).all() and (self.flow >= 0).all()):
             raise InvalidArgumentError("the flow on every edge of a PairFlow must be finite and >= 0")
 
+    @property
+    def value(self) -> float:
+        """What leaves the player, in the first layer: his own flow, of which a joint flow's share may be a part."""
+        return float(self.flow[(self.layer == self.layer.min(initial=0)) & (self.giver == self.source)].sum())
+
 
 def put(instance: object, name: str, value: object) -> None:
     object.__setattr__(instance, name, value)  # how a frozen dataclass sets its own fields

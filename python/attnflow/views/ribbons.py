@@ -42,7 +42,8 @@ def draw(result: Attribution, pair: PairFlow) -> tuple[Element, float]:
 
     text(group, 16, 18, f"How “{wording.label(result, pair.source)}” reaches the target", "title")
     limit = wording.bottleneck_words(result.bottleneck_label(player))
-    text(group, 16, 35, f"position {pair.source} · flow {result.values[0, player]:.4g} · {limit}", "faint")
+    flow = "flow" if result.attribution == "independent" else "its own flow"
+    text(group, 16, 35, f"position {pair.source} · {flow} {pair.value:.4g} · {limit}", "faint")
     if code >= 0:
         inset = min(2.0, grid.step / 4)
         rect(group, grid.x(code) + inset, _TOP - 6, grid.step - 2 * inset, grid.bottom - _TOP + 12, "band")
