@@ -56,7 +56,8 @@ def as_position(value: Any, name: str, size: int, of: str, noun: str = "node") -
     """As an index from 0 of something that has `size` many; negative ones count from the end."""
     number = integer(value, name)
     if not -size <= number < size:
-        has = f"1 {noun}: 0, or -1" if size == 1 else f"{size} {noun}s: 0 ... {size - 1}, or {-size} ... -1"
+        has = f"{size} {noun}s: 0 ... {size - 1}, or {-size} ... -1"
+        has = {0: f"no {noun}", 1: f"1 {noun}: 0, or -1"}.get(size, has)
         raise InvalidArgumentError(f"{name} is {number}, but {of} has {has}")
     return number % size
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
-from . import games, maxflow
+from . import bottlenecks, games, maxflow
 from ._kernel import Progress
-from ._positions import Node, Positions, groups
+from ._positions import Node, Positions, groups, integer
+from .bottlenecks import Bottleneck, Paths
 from .games import JointFlow, ShapleyValues
 from .maxflow import Algorithm, Flows, Link
 
@@ -238,6 +240,87 @@ class Queries:
             check=check,
             progress=progress,
         )
+
+    def bottleneck(
+        self,
+        source: int | Iterable[int],
+        sink: int | Iterable[int] = -1,
+        *,
+        threads: int | None = None,
+        check: bool = False,
+    ) -> Bottleneck:
+        """What limits the maximum flow from a source to a sink.
+
+        Parameters
+        ----------
+        source, sink : int, or several ints, which are joined
+            Positions as for :meth:`source_flows`.
+        threads, check
+            As for :func:`attnflow.maxflow.layered`.
+
+        Returns
+        -------
+        bottlenecks.Bottleneck
+            The minimum cuts nearest the source and nearest the sink, the edges that are full, and those where more
+            capacity would let more through.
+
+        Raises
+        ------
+        InvalidArgumentError, UnboundedFlowError
+            As for :meth:`source_flows`.
+
+        Examples
+        --------
+        >>> import attnflow
+        >>> network = attnflow.Network.from_blocks([2, 1, 1], [(0, 1, [[10, 6]]), (1, 2, [[10]])])
+        >>> both = network.bottleneck([0, 1])
+        >>> both.value, both.cut.link.tolist(), both.cut.capacity.tolist(), both.gain(0)
+        (10.0, [1], [10.0], 6.0)
+        """
+        return bottlenecks.bottleneck(*self._pair(source, sink), {"threads": threads, "check": check})
+
+    def paths(
+        self,
+        source: int | Iterable[int],
+        sink: int | Iterable[int] = -1,
+        *,
+        most: int | None = None,
+        threads: int | None = None,
+        check: bool = False,
+    ) -> Paths:
+        """A maximum flow from a source to a sink, taken apart into paths.
+
+        Parameters
+        ----------
+        source, sink, threads, check
+            As for :meth:`bottleneck`.
+        most : int, optional
+            At most so many paths, the largest.
+
+        Returns
+        -------
+        bottlenecks.Paths
+
+        Raises
+        ------
+        InvalidArgumentError, UnboundedFlowError
+            As for :meth:`source_flows`; `most` < 1.
+
+        Examples
+        --------
+        >>> import attnflow
+        >>> network = attnflow.Network.from_blocks([2, 1, 1], [(0, 1, [[10, 6]]), (1, 2, [[10]])])
+        >>> network.paths([0, 1])[0]
+        Path(nodes=((0, 0), (1, 0), (2, 0)), flow=10.0)
+        """
+        most = None if most is None else integer(most, "most", low=1)
+        return bottlenecks.paths(*self._pair(source, sink), most, {"threads": threads, "check": check})
+
+    def _pair(self, source: Any, sink: Any) -> tuple[tuple[int, ...], tuple[Link, ...], list[Node], list[Node]]:
+        """The network, one source and one sink."""
+        sources = self._input_nodes(self._inputs([source], "source"))
+        sinks = self._outputs([sink])
+        return self.sizes, self.links, sources[0], sinks[0]
 
     def _inputs(self, given: Positions | None, name: str) -> list[list[int]]:
         """Groups of input positions, counted through all blocks of inputs; by default each by itself."""

@@ -21,7 +21,7 @@ from ._frozen import Frozen
 from ._kernel import Edges, Progress
 from ._positions import Node, groups, integer, items, node_groups
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import Stored, as_capacities, from_scipy
+from .storage import SparseMatrix, Stored, as_capacities, from_scipy
 
 __all__ = ["NONE", "SINK", "SOURCE", "Cut", "Cuts", "EdgeFlows", "Flows", "Link", "blocks", "layered"]
 
@@ -69,6 +69,33 @@ class Link:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacities", from_scipy(self.capacities, "capacities"))
+
+    def edges(self, n_receivers: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+        """Receivers, givers and capacities of the edges of positive capacity, row by row; dropped ones aside.
+
+        Parameters
+        ----------
+        n_receivers : int
+            Nodes of the receiver's block, beyond which a diagonal may lead.
+        """
+        given: Any = self.capacities
+        receiver: NDArray[Any]
+        giver: NDArray[Any]
+        capacity: NDArray[Any]
+        if isinstance(given, SparseMatrix):
+            receiver = np.repeat(np.arange(given.shape[0]), np.diff(given.starts))
+            giver, capacity = given.columns, given.values
+        elif given.ndim == 1:
+            giver = np.arange(len(given))
+            receiver, capacity = giver + self.offset, np.asarray(given)
+            inside = (receiver >= 0) & (receiver < n_receivers)
+            receiver, giver, capacity = receiver[inside], giver[inside], capacity[inside]
+        else:
+            dense = given.to_dense() if isinstance(given, Stored) else np.asarray(given)
+            receiver, giver = np.nonzero(dense)
+            capacity = dense[receiver, giver]
+        some = capacity > 0
+        return receiver[some].astype(np.int32), giver[some].astype(np.int32), capacity[some].astype(np.float64)
 
     def __repr__(self) -> str:
         offset = f", offset={self.offset}" if self.offset else ""
@@ -154,6 +181,17 @@ class EdgeFlows(Frozen):
     receiver: NDArray[np.int32]
     giver: NDArray[np.int32]
     flow: NDArray[np.float64]
+
+    def along(self, link: int, receiver: NDArray[np.int32], giver: NDArray[np.int32]) -> NDArray[np.float64]:
+        """The flow on edges of one link, in the order of :meth:`Link.edges`; 0 where there is none."""
+        mine = self.link == link
+        flow = np.zeros(receiver.size)
+        width = int(max(giver.max(initial=0), self.giver[mine].max(initial=0))) + 1
+        places = np.searchsorted(
+            receiver.astype(np.int64) * width + giver, self.receiver[mine].astype(np.int64) * width + self.giver[mine]
+        )
+        flow[places] = self.flow[mine]
+        return flow
 
     def __len__(self) -> int:
         return len(self.flow)

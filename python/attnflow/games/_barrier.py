@@ -31,8 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AttnflowError, MissingDependencyError
-from ..maxflow import EdgeFlows, Link
-from ..storage import SparseMatrix, Stored
+from ..maxflow import EdgeFlows
 from ._game import Game
 from ._laplacian import Laplacian
 
@@ -119,46 +118,13 @@ def _edges(game: Game, found: EdgeFlows) -> _Edges:
     joined[[first[block] + position for block, position in game.sink]] = first[-1] + 1
     parts = []
     for number, link in enumerate(game.links):
-        receiver, giver, capacity = _entries(link, game.sizes)
-        flow = np.zeros(capacity.size)
-        mine = found.link == number
-        # Entries come row by row: a flow's place among them.
-        width = game.sizes[link.giver]
-        keys = receiver.astype(np.int64) * width + giver
-        flow[np.searchsorted(keys, found.receiver[mine].astype(np.int64) * width + found.giver[mine])] = found.flow[
-            mine
-        ]
+        receiver, giver, capacity = link.edges(game.sizes[link.receiver])
+        flow = found.along(number, receiver, giver)
         tails = first[link.giver] + giver.astype(np.int64)
         heads = first[link.receiver] + receiver.astype(np.int64)
         numbers = np.full(capacity.size, number, dtype=np.int32)
         parts.append((numbers, receiver, giver, capacity, joined[tails], joined[heads], flow, owner[tails]))
     return _Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _entries(link: Link, sizes: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
-    """Receivers, givers and capacities of the edges of a link that has any, row by row."""
-    given: Any = link.capacities
-    receiver: NDArray[Any]
-    giver: NDArray[Any]
-    capacity: NDArray[Any]
-    if isinstance(given, SparseMatrix):
-        receiver = np.repeat(np.arange(given.shape[0]), np.diff(given.starts))
-        giver, capacity = given.columns, given.values
-    elif given.ndim == 1:
-        giver = np.arange(sizes[link.giver])
-        receiver, capacity = giver + link.offset, given
-        inside = (receiver >= 0) & (receiver < sizes[link.receiver])
-        receiver, giver, capacity = receiver[inside], giver[inside], capacity[inside]
-    else:
-        dense = given.to_dense() if isinstance(given, Stored) else given
-        receiver, giver = np.nonzero(dense)
-        capacity = dense[receiver, giver]
-    some = np.asarray(capacity) > 0
-    return (
-        np.asarray(receiver)[some].astype(np.int32),
-        np.asarray(giver)[some].astype(np.int32),
-        np.asarray(capacity)[some].astype(np.float64),
-    )
 
 
 def _free(edges: _Edges, quantum: float) -> NDArray[np.bool_]:
