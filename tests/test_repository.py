@@ -35,6 +35,7 @@ ARROWS = {
     "maxflow": {"_kernel", "storage", "_positions", "_frozen", "numpy", "errors"},
     "games": {"_kernel", "maxflow", "_positions", "_frozen", "numpy", "errors", "scipy (lazily)"},
     "bottlenecks": {"maxflow", "_positions", "_frozen", "numpy", "errors"},
+    "differentiable": {"maxflow", "_positions", "errors", "numpy", "torch"},
     "matrices": {"storage", "_positions", "errors", "numpy"},
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "_encoder_decoder": {"matrices", "maxflow", "_positions", "errors", "numpy"},

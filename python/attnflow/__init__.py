@@ -13,7 +13,7 @@ from .network import Network
 from .storage import SparseMatrix, TriangularMatrix
 
 if TYPE_CHECKING:
-    from . import adapters, bench, capture
+    from . import adapters, bench, capture, differentiable
     from .attribution import Attribution
     from .capture.measures import MEASURES as measures
     from .explain import explain
@@ -31,6 +31,7 @@ __all__ = [
     "baselines",
     "bench",
     "capture",
+    "differentiable",
     "errors",
     "explain",
     "instances",
@@ -46,7 +47,7 @@ def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
         value = import_module("importlib.metadata").version(__name__)
-    elif name in ("adapters", "bench", "capture"):
+    elif name in ("adapters", "bench", "capture", "differentiable"):
         value = import_module(f".{name}", __name__)
     elif name == "measures":
         value = import_module(".capture.measures", __name__).MEASURES
