@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 import attnflow  # noqa: E402
 from attnflow import Attribution, Network  # noqa: E402
 from attnflow.capture import contributions  # noqa: E402
-from attnflow.errors import InvalidArgumentError  # noqa: E402
 
 SHARES = ("shapley", "fair", "barrier")
 LIGHT: dict[str, Any] = {"measure": "attention", "calibration": None}
@@ -135,22 +134,3 @@ def test_shares_are_shown_by_their_name(capsys: pytest.CaptureFixture[str], tmp_
     for pair in result.flows:  # the picture is of the player's own flow, and says so
         assert pair.value == pytest.approx(alone.values[0, result.players.tolist().index(pair.source)])
         assert f"its own flow {pair.value:.4g}" in page
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"attribution": "nash"}, "attribution must be one of 'independent', 'shapley', 'fair', 'barrier', got 'nash'"),
-        ({"attribution": None}, "attribution must be one of"),
-        ({"sampling": {"permutations": 10}}, "sampling is of attribution='shapley', and it is 'independent'"),
-        ({"attribution": "shapley", "sampling": 10}, "sampling must be a mapping of permutations, tolerance, seed"),
-        ({"attribution": "shapley", "sampling": {"orders": 10}}, "sampling has no 'orders'"),
-        ({"attribution": "shapley", "sampling": {"permutations": 3}}, "permutations is 3; it must be even"),
-        ({"attribution": "fair", "keep": 5}, "attribution='fair' needs all edges: leave out keep and below"),
-    ],
-)
-def test_what_is_wrong_is_said_before_the_model_runs(options: dict[str, Any], message: str) -> None:
-    model = llama()
-    model.forward = None
-    with pytest.raises(InvalidArgumentError, match=message):
-        attnflow.explain(model, plain(), TEXT, **options)
