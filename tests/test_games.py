@@ -331,6 +331,7 @@ def test_the_centre_of_the_example() -> None:
         ({"tolerance": 0}, "tolerance is 0; it must be a number > 0"),
         ({"tolerance": math.nan}, "tolerance is nan"),
         ({"tolerance": "small"}, "tolerance is 'small'"),
+        ({"tolerance": 10**400}, "tolerance is 1000"),
         ({"seed": -1}, "seed is -1"),
         ({"threads": 0}, "threads is 0"),
         ({"check": 1}, "check is 1"),

@@ -48,7 +48,8 @@ def number(value: Any, name: str, *, above: float) -> float:
     """As a float, finite and larger than a bound; a bool or a text is none."""
     plain = value.item() if getattr(value, "ndim", None) == 0 else value
     if isinstance(plain, (int, float)) and not isinstance(plain, bool) and above < plain < math.inf:
-        return float(plain)
+        with suppress(OverflowError):  # an int that float64 has not
+            return float(plain)
     raise InvalidArgumentError(f"{name} is {plain!r}; it must be a number > {above:g}")
 
 
