@@ -23,19 +23,21 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AttnflowError, MissingDependencyError
+from ..errors import AttnflowError, MissingDependencyError, UnboundedFlowError
 from ..maxflow import EdgeFlows
 from ._game import Game
 from ._laplacian import Laplacian
 
 __all__ = ["Centre", "centre"]
+
+_Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 # Steps of Newton's method. A few dozen are needed; the error is squared at each of the last.
 _MOST_STEPS = 200
@@ -96,7 +98,11 @@ def centre(game: Game, found: EdgeFlows, quantum: float, tolerance: float) -> Ce
     if free.any():
         # The players, joined, and the sink's positions are blocks of their own.
         blocks = np.repeat(np.arange(len(game.sizes) + 2), [*game.sizes, 1, 1])
-        flow[free], error = _newton(edges, free, blocks, tolerance)
+        # Squares of flows are computed with, which 1e-200 and 1e200 do not have: the largest flow becomes about 1.
+        unit = np.frexp(flow.max())[1]
+        near_one = replace(edges, capacity=_ldexp(edges.capacity, -unit), flow=_ldexp(flow, -unit))
+        found_flow, error = _newton(near_one, free, blocks, tolerance)
+        flow[free] = _ldexp(found_flow, unit)
     shares = np.zeros(game.n_players)
     owned = edges.player >= 0
     np.add.at(shares, edges.player[owned], flow[owned])
@@ -106,6 +112,12 @@ def centre(game: Game, found: EdgeFlows, quantum: float, tolerance: float) -> Ce
         EdgeFlows(edges.link[carried], edges.receiver[carried], edges.giver[carried], flow[carried]),
         error,
     )
+
+
+def _ldexp(values: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+    """Times 2^exponent; what is out of reach is unbounded."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(np.ldexp(values, exponent))
 
 
 def _edges(game: Game, found: EdgeFlows) -> _Edges:
@@ -123,7 +135,9 @@ def _edges(game: Game, found: EdgeFlows) -> _Edges:
         tails = first[link.giver] + giver.astype(np.int64)
         heads = first[link.receiver] + receiver.astype(np.int64)
         numbers = np.full(capacity.size, number, dtype=np.int32)
-        parts.append((numbers, receiver, giver, capacity, joined[tails], joined[heads], flow, owner[tails]))
+        column = (numbers, receiver, giver, capacity, joined[tails], joined[heads], flow, owner[tails])
+        inner = joined[tails] != first[-1] + 1  # what leaves the sink, to be read again, is no part of a flow to it
+        parts.append(tuple(part[inner] for part in column))
     return _Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -136,7 +150,8 @@ def _free(edges: _Edges, quantum: float) -> NDArray[np.bool_]:
     columns = np.concatenate([edges.head[forward], edges.tail[backward]])
     residual = sparse.csr_matrix((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(n, n))
     _, component = csgraph.connected_components(residual, connection="strong")
-    return np.asarray(component[edges.tail] == component[edges.head])
+    # An edge of neither direction holds less than a quantum: it is none to the kernel, wherever its ends lie.
+    return np.asarray((component[edges.tail] == component[edges.head]) & (forward | backward))
 
 
 def _newton(
@@ -150,7 +165,7 @@ def _newton(
     incidence = sparse.csr_matrix(
         (np.concatenate([np.ones(m), -np.ones(m)]), (np.concatenate([head, tail]), np.tile(np.arange(m), 2))), (n, m)
     )
-    balance = incidence @ edges.flow[free]
+    given = edges.flow[free]
     graph = sparse.csr_matrix((np.ones(m, dtype=np.int8), (tail, head)), shape=(n, n))
     _, component = csgraph.connected_components(graph, directed=False)
     _, ground = np.unique(component, return_index=True)
@@ -162,9 +177,12 @@ def _newton(
     bounded = np.isfinite(capacity)
     finite = np.where(bounded, capacity, 1.0)
 
-    def flows(at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def drops(at: _Pair) -> NDArray[np.float64]:
+        return np.asarray((at[0][head] - at[0][tail]) + (at[1][head] - at[1][tail]))
+
+    def flows(at: _Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of these potentials: the flow, and what it leaves of the capacity, both without cancellation."""
-        drop = at[head] - at[tail]
+        drop = drops(at)
         scaled = np.abs(drop) * finite
         root = np.sqrt(scaled * scaled + 4)
         small, large = finite * (2 / (scaled + 2 + root)), finite * ((scaled + root) / (scaled + 2 + root))
@@ -173,32 +191,45 @@ def _newton(
         with np.errstate(divide="ignore"):
             return np.where(bounded, flow, 1 / drop), np.where(bounded, left, np.inf)
 
-    def dual(at: NDArray[np.float64], flow: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    def dual(at: _Pair, flow: NDArray[np.float64], left: NDArray[np.float64]) -> float:
         if not (flow > 0).all():  # of an unbounded edge: no such flow
             return -np.inf
         logs = np.log(flow) + np.log(np.where(bounded, left, 1.0))
-        return float(-logs.sum() + (at[head] - at[tail]) @ flow - at @ balance)
+        return float(-logs.sum() + drops(at) @ (flow - given))
 
-    # Higher from block to block, as unbounded edges need it.
-    potential = _levels(edges, free, blocks)[nodes] / (float(edges.flow.max()) or 1.0)
+    def surpluses(flow: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What enters each node beyond the given flow's, to the digits of the least of its edges, not of the largest.
+
+        An edge that is nearly full is its capacity, less what is left. Digits before and behind 2^-40 are added on
+        their own: sums of the first do not round, flows being about 1 at most.
+        """
+        full = bounded & (left < flow)
+        terms = [np.where(full, finite, 0), np.where(full, -left, flow), -given]
+        coarse = [np.ldexp(np.rint(np.ldexp(term, 40)), -40) for term in terms]
+        fine = [term - part for term, part in zip(terms, coarse, strict=True)]
+        return np.asarray(incidence @ sum(coarse) + incidence @ sum(fine))
+
+    # With 106 bits: where an edge of 1e-12 holds two large ones apart from the rest, potentials of 1e12 differ by 1.
+    potential = _levels(tail[~bounded], head[~bounded], n), np.zeros(n)
     flow, left = flows(potential)
     for _ in range(_MOST_STEPS):
-        surplus = incidence @ flow - balance
+        surplus = surpluses(flow, left)
         weight = 1 / (flow**-2 + left**-2)
         step = laplacian.solve(weight, surplus)
-        decrement = float(np.sqrt(max(0.0, surplus @ step)))
+        # Not surplus @ step: potentials are large, and a part of one would be left over where surpluses round.
+        decrement = float(np.sqrt(weight @ (step[head] - step[tail]) ** 2))
         if decrement <= tolerance:
             return flow, decrement
         length, before = 1.0, dual(potential, flow, left)
         while decrement > 0.25:  # closer by, the full step is the best
-            ahead = flows(potential + length * step)
-            if dual(potential + length * step, *ahead) >= before + 0.1 * length * decrement**2:
+            ahead = _plus(potential, length * step)
+            if dual(ahead, *flows(ahead)) >= before + 0.1 * length * decrement**2:
                 break
             length /= 2
             if length < 1 / (1 + decrement):  # what is always good enough
                 length = 1 / (1 + decrement)
                 break
-        potential = potential + length * step
+        potential = _plus(potential, length * step)
         flow, left = flows(potential)
     raise AttnflowError(
         f"the barrier's centre was not found in {_MOST_STEPS} steps: the decrement is {decrement:.2g}, and "
@@ -206,17 +237,25 @@ def _newton(
     )
 
 
-def _levels(edges: _Edges, free: NDArray[np.bool_], blocks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """A number for each node, larger at the head of an edge than at its tail, as far as blocks have an order."""
-    pairs = np.unique(blocks[np.stack([edges.tail[free], edges.head[free]])], axis=1)
-    level = np.zeros(int(blocks.max()) + 1)
-    for _ in range(level.size):
+def _plus(pair: _Pair, more: NDArray[np.float64]) -> _Pair:
+    """A sum of a float64 and what it rounded off, and more."""
+    total = pair[0] + more
+    other = total - pair[0]
+    lost = (pair[0] - (total - other)) + (more - other) + pair[1]
+    whole = total + lost
+    return whole, lost - (whole - total)
+
+
+def _levels(tail: NDArray[np.int64], head: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    """A number for each of n nodes, larger at the head of an edge than at its tail."""
+    level = np.zeros(n)
+    for _ in range(n + 1):
         ahead = level.copy()
-        np.maximum.at(ahead, pairs[1], level[pairs[0]] + 1)
+        np.maximum.at(ahead, head, level[tail] + 1)
         if (ahead == level).all():
-            break
+            return level
         level = ahead
-    return level[blocks]
+    raise UnboundedFlowError("rule='barrier': unbounded edges lead round in a circle, where no flow is the centre")
 
 
 def _scipy() -> tuple[Any, Any]:
