@@ -385,3 +385,12 @@ def test_progress_counts_orders_and_may_stop() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         network.shapley_values(0, permutations=256, progress=stop)
+
+
+@pytest.mark.parametrize("exponent", [-1000, 1000])
+def test_standard_errors_scale_with_the_capacities(exponent: int) -> None:
+    layers = np.random.default_rng(0).random((2, 5, 5))
+    usual = Network.encoder(layers, residual=0.0).shapley_values(permutations=100)
+    scaled = Network.encoder(np.ldexp(layers, exponent), residual=0.0).shapley_values(permutations=100)
+    assert usual.standard_errors.max() > 0
+    np.testing.assert_array_equal(scaled.standard_errors, np.ldexp(usual.standard_errors, exponent))

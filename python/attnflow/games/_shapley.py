@@ -237,14 +237,16 @@ def _sampled(
         by_player = np.empty_like(marginal)
         np.put_along_axis(by_player, orders.astype(np.intp), marginal, axis=1)
         sums = [a + b for a, b in zip(sums, exact_sums(by_player), strict=True)]
-        halves = np.ldexp(by_player.astype(np.float64), -found.exponent).reshape(chunk, 2, n).mean(axis=1)
+        # In units of about the total: squares of 1e-200 and 1e200 are not in float64.
+        unit = found.everyone.bit_length()
+        halves = np.ldexp(by_player.astype(np.float64), -unit).reshape(chunk, 2, n).mean(axis=1)
         # Chan's update, chunk by chunk: the same whatever the threads did.
         chunk_mean = halves.mean(axis=0)
         shift = chunk_mean - mean
         spread += ((halves - chunk_mean) ** 2).sum(axis=0) + shift**2 * (pairs * chunk / (pairs + chunk))
         mean += shift * (chunk / (pairs + chunk))
         pairs += chunk
-        errors = np.sqrt(spread / max(1, pairs - 1) / pairs)
+        errors = np.ldexp(np.sqrt(spread / max(1, pairs - 1) / pairs), unit - found.exponent)
         if tolerance is not None and pairs >= _PAIRS and errors.max(initial=0.0) <= tolerance:
             break
     assert found is not None
