@@ -100,6 +100,18 @@ def test_the_example() -> None:
     assert (nothing.value, nothing.limit, len(nothing.cut), len(nothing.widening)) == (0.0, NONE, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("into", "out"),
+    [([[2**54 - 1]], [[2**54]]), ([[0.5, 0.25, 0.25 - 2**-55]], [[1.0]])],
+)
+def test_cuts_are_told_apart_by_digits_that_float64_lacks(into: Any, out: Any) -> None:
+    n = len(into[0])
+    network = Network.from_blocks([n, 1, 1], [(0, 1, np.array(into)), (1, 2, np.array(out))])
+    result = network.bottleneck(list(range(n)))
+    assert result.cut.link.tolist() == result.cut_near_sink.link.tolist() == [0] * n
+    assert len(result.widening) == n
+
+
 def test_several_minimum_cuts_leave_nothing_to_widen() -> None:
     chain = Network.from_blocks([1, 1, 1], [(0, 1, [[2]]), (1, 2, [[2]])])
     result = chain.bottleneck(0)

@@ -34,7 +34,7 @@ ARROWS = {
     "_kernel": {"_core", "storage", "_positions", "numpy", "errors"},
     "maxflow": {"_kernel", "storage", "_positions", "_frozen", "numpy", "errors"},
     "games": {"_kernel", "maxflow", "_positions", "_frozen", "numpy", "errors", "scipy (lazily)"},
-    "bottlenecks": {"maxflow", "_positions", "_frozen", "numpy", "errors"},
+    "bottlenecks": {"maxflow", "storage", "_positions", "_frozen", "numpy", "errors"},
     "differentiable": {"maxflow", "_positions", "errors", "numpy", "torch"},
     "matrices": {"storage", "_positions", "errors", "numpy"},
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},

@@ -15,6 +15,7 @@ from ._frozen import Frozen
 from ._positions import Node, as_position
 from .errors import CertificateError
 from .maxflow import EdgeFlows, Link
+from .storage import Stored
 
 __all__ = ["Bottleneck", "Edges", "Path", "Paths", "bottleneck", "paths"]
 
@@ -62,7 +63,8 @@ class Bottleneck(Frozen):
     cut, cut_near_sink : Edges
         The edges that leave these sides. All of them are full, and their capacities add up to the value.
     full : Edges
-        All edges that carry as much as they can. Which ones, beside those of the cuts, depends on the flow at hand.
+        All edges that carry as much as they can, as far as float64 tells. Which ones, beside those of the cuts, depends
+        on the flow at hand.
     widening : Edges
         The edges where more capacity would let more through, by as much as is added at first: those that are in every
         minimum cut, and edges without capacity aside. Empty where two cuts have no edge in common.
@@ -194,7 +196,12 @@ def bottleneck(
     # Less than a quantum left is nothing left: capacities are solved in whole quanta.
     open_ = edges.capacity - edges.flow >= (flows.stats["quantum"] if edges.capacity.size else 0)
     near_source = flows.cuts[0][0].source_side
-    near_sink = _not_reaching(sizes, links, sink, edges, open_)
+    # The other way round: the cut nearest the source of the reversed network, by the kernel, whose flows and capacities
+    # have more digits than float64.
+    back = _Problem(sizes, [_reversed(link, sizes) for link in links], sink, source, options)
+    reaching = back.solve(back.links, everything=True).cuts
+    assert reaching is not None
+    near_sink = tuple(~side for side in reaching[0][0].source_side)
     here, there = _ends(links, edges, near_source)
     first, last = here & ~there, _crossing(links, edges, near_sink)
     return Bottleneck(
@@ -297,27 +304,14 @@ def _crossing(links: Sequence[Link], edges: Edges, side: Sequence[NDArray[np.boo
     return here & ~there
 
 
-def _not_reaching(
-    sizes: Sequence[int],
-    links: Sequence[Link],
-    sink: Sequence[Node],
-    edges: Edges,
-    open_: NDArray[np.bool_],
-) -> tuple[NDArray[np.bool_], ...]:
-    """Which nodes reach no sink in the residual network: the source's side of the minimum cut nearest the sink."""
-    reaching = [np.zeros(size, dtype=bool) for size in sizes]
-    for block, position in sink:
-        reaching[block][position] = True
-    of_link = [np.flatnonzero(edges.link == number) for number in range(len(links))]
-    again = True
-    while again:
-        again = False
-        for link, mine in zip(links, of_link, strict=True):
-            givers, receivers = edges.giver[mine], edges.receiver[mine]
-            ahead = mine[reaching[link.receiver][receivers] & ~reaching[link.giver][givers] & open_[mine]]
-            back = mine[reaching[link.giver][givers] & ~reaching[link.receiver][receivers] & (edges.flow[mine] > 0)]
-            if ahead.size or back.size:
-                reaching[link.giver][edges.giver[ahead]] = True
-                reaching[link.receiver][edges.receiver[back]] = True
-                again = True
-    return tuple(~part for part in reaching)
+def _reversed(link: Link, sizes: Sequence[int]) -> Link:
+    """The same edges the other way; their matrix is looked at from the side, not copied, unless it is packed."""
+    given: Any = link.capacities
+    if given.ndim == 2:
+        dense = given.to_dense() if isinstance(given, Stored) else given
+        return Link(link.receiver, link.giver, dense.T)
+    # The edge from k to k + offset is now one from k + offset to k.
+    turned = np.zeros(sizes[link.receiver], dtype=given.dtype)
+    receiver, giver, _ = link.edges(sizes[link.receiver])
+    turned[receiver] = given[giver]
+    return Link(link.receiver, link.giver, turned, -link.offset)
