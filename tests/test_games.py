@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from attnflow import Network, instances
 from attnflow._kernel import NOBODY
-from attnflow.errors import InvalidArgumentError, UnboundedFlowError
+from attnflow.errors import CertificateError, InvalidArgumentError, UnboundedFlowError
 from attnflow.games._orders import antithetic_orders, orders_through_all, prefix_masks
 from attnflow.games._shares import nearest, to_the_last_bit
 
@@ -205,6 +206,13 @@ def test_rounded_shares_add_up(parts: list[int], divisor: int, exponent: int) ->
     for value, share in zip(got.tolist(), shares, strict=True):
         assert abs(Fraction(value) * Fraction(2) ** exponent - share) <= unit
         assert share or not value
+
+
+def test_damaged_shares_fail_their_check() -> None:
+    for result in (BOTTLENECK.shapley_values(), BOTTLENECK.joint_flow()):
+        for values, message in (([[11.0, -1.0]], "negative: -1"), ([[5.0, 5.5]], "add up to 10.5, and the total")):
+            with pytest.raises(CertificateError, match=message):
+                replace(result, values=np.array(values)).check()
 
 
 # --- the fair flow -----------------------------------------------------------------------------------------------

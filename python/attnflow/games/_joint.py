@@ -34,11 +34,11 @@ from .. import _kernel, maxflow
 from .._frozen import Frozen
 from .._kernel import NOBODY, Progress
 from .._positions import Node, number
-from ..errors import CertificateError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from ..maxflow import EdgeFlows, Flows, Link
 from ._barrier import centre
 from ._game import Game
-from ._shares import nearest, to_the_last_bit
+from ._shares import nearest, to_the_last_bit, verify
 
 __all__ = ["JointFlow", "joint_flow"]
 
@@ -95,11 +95,7 @@ class JointFlow(Frozen):
         CertificateError
             They do not.
         """
-        if (self.values < 0).any():
-            raise CertificateError(f"a share of a flow is negative: {self.values.min()}")
-        for row, total in zip(self.values, self.total, strict=True):
-            if math.fsum(row) != total:
-                raise CertificateError(f"the shares add up to {math.fsum(row)!r}, and the flow is {total!r}")
+        verify(self.values, self.total)
 
     def __repr__(self) -> str:
         sinks, players = self.values.shape

@@ -15,10 +15,10 @@ from .. import _kernel
 from .._frozen import Frozen
 from .._kernel import NOBODY, Progress
 from .._positions import integer, number
-from ..errors import CertificateError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from ._game import Game, exact_sums
 from ._orders import antithetic_orders, orders_through_all, prefix_masks
-from ._shares import nearest, to_the_last_bit
+from ._shares import nearest, to_the_last_bit, verify
 
 __all__ = ["ShapleyValues", "shapley_values"]
 
@@ -77,11 +77,7 @@ class ShapleyValues(Frozen):
         CertificateError
             They do not.
         """
-        if (self.values < 0).any():
-            raise CertificateError(f"a Shapley value of a monotone game is negative: {self.values.min()}")
-        for row, total in zip(self.values, self.total, strict=True):
-            if math.fsum(row) != total:
-                raise CertificateError(f"the Shapley values add up to {math.fsum(row)!r}, and the total is {total!r}")
+        verify(self.values, self.total)
 
     def __repr__(self) -> str:
         sinks, players = self.values.shape

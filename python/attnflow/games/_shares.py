@@ -9,7 +9,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["nearest", "to_the_last_bit"]
+from ..errors import CertificateError
+
+__all__ = ["nearest", "to_the_last_bit", "verify"]
 
 
 def to_the_last_bit(shares: Sequence[Fraction], total: int, exponent: int) -> NDArray[np.float64]:
@@ -40,6 +42,15 @@ def to_the_last_bit(shares: Sequence[Fraction], total: int, exponent: int) -> ND
     for player in sorted(range(len(floors)), key=lambda i: (-remainders[i], i))[:left]:
         floors[player] += 1
     return np.array([math.ldexp(float(floor), unit - exponent) for floor in floors])
+
+
+def verify(values: NDArray[np.float64], total: NDArray[np.float64]) -> None:
+    """Assert that no share is negative, and that each row (n_players,) adds up to its total, to the last bit."""
+    if not (values >= 0).all():
+        raise CertificateError(f"a share of a monotone game is negative: {values.min()}")
+    for row, everyone in zip(values, total, strict=True):
+        if math.fsum(row) != everyone:
+            raise CertificateError(f"the shares add up to {math.fsum(row)!r}, and the total is {everyone!r}")
 
 
 def nearest(quanta: int, exponent: int) -> float:
