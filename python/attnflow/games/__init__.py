@@ -5,6 +5,7 @@
 ``_shares.py``   float64 shares that add up to the last bit
 ``_shapley.py``  Shapley values, exact and sampled
 ``_joint.py``    one flow of all players, split fairly
+``_barrier.py``  the log-barrier centre of all such flows; ``_laplacian.py``, its linear systems
 """
 
 from ._game import Game
