@@ -39,12 +39,12 @@ ARROWS = {
     "matrices": {"storage", "_positions", "errors", "numpy"},
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "_encoder_decoder": {"matrices", "maxflow", "_positions", "errors", "numpy"},
-    "_queries": {"bottlenecks", "games", "maxflow", "_kernel", "_positions"},
+    "_queries": {"baselines", "bottlenecks", "games", "maxflow", "_kernel", "_positions", "numpy"},
     "network": {
         *("_links", "_encoder_decoder", "_queries", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"),
     },
     "adapters": {"network", "matrices", "errors"},  # and nothing of the libraries that they read
-    "baselines": {"_positions", "numpy", "errors"},
+    "baselines": {"storage", "_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
     "packaged_models": {"errors", "numpy", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
     "bench": {

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from . import bottlenecks, games, maxflow
+import numpy as np
+from numpy.typing import NDArray
+
+from . import baselines, bottlenecks, games, maxflow
 from ._kernel import Progress
 from ._positions import Node, Positions, groups, integer
 from .bottlenecks import Bottleneck, Paths
@@ -241,6 +244,81 @@ class Queries:
             progress=progress,
         )
 
+    def rollout(self, sinks: Positions = -1, *, sources: Positions | None = None) -> NDArray[np.float64]:
+        """Attention rollout: the sum, over all paths from a source to a sink, of the product of their capacities.
+
+        What flows are compared with [1]_. Where no node receives more than 1 in all, a feasible flow, hence never above
+        the maximum flow.
+
+        Parameters
+        ----------
+        sinks, sources : as for :meth:`source_flows`
+            A group stands for the sum over its members.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_sinks, n_sources) float64, like the `values` of a flow.
+
+        Raises
+        ------
+        InvalidArgumentError
+            As for :meth:`source_flows`; a network that dropped edges, or whose blocks form a circle (chained).
+        InvalidCapacityError
+            Unbounded edges.
+
+        Notes
+        -----
+        O(n_sinks n_edges).
+
+        References
+        ----------
+        .. [1] Abnar and Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, 2020.
+
+        Examples
+        --------
+        >>> import attnflow
+        >>> network = attnflow.Network.encoder([[[1.0, 0.0], [0.5, 0.5]]] * 2, residual=0.0)
+        >>> network.rollout(), network.source_flows().values
+        (array([[0.75, 0.25]]), array([[1. , 0.5]]))
+        """
+        return baselines.through_blocks("rollout", *self._ends(sources, sinks))
+
+    def widest_path(self, sinks: Positions = -1, *, sources: Positions | None = None) -> NDArray[np.float64]:
+        """The bottleneck of the best single path from a source to a sink [1]_, never above the maximum flow.
+
+        Parameters
+        ----------
+        sinks, sources : as for :meth:`source_flows`
+            A group stands for the best of its members.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_sinks, n_sources) float64; infinite along unbounded edges alone.
+
+        Raises
+        ------
+        InvalidArgumentError
+            As for :meth:`source_flows`; a network that dropped edges.
+
+        Notes
+        -----
+        O(n_sinks n_edges); in a chained network as often as generated tokens are read again on a path.
+
+        References
+        ----------
+        .. [1] arXiv 2407.06182.
+
+        Examples
+        --------
+        >>> import attnflow
+        >>> network = attnflow.Network.encoder([[[1.0, 0.0], [0.3, 0.7]]] * 2, residual=0.0)
+        >>> network.widest_path()
+        array([[0.3, 0.7]])
+        """
+        return baselines.through_blocks("widest path", *self._ends(sources, sinks))
+
     def bottleneck(
         self,
         source: int | Iterable[int],
@@ -316,11 +394,16 @@ class Queries:
         most = None if most is None else integer(most, "most", low=1)
         return bottlenecks.paths(*self._pair(source, sink), most, {"threads": threads, "check": check})
 
+    def _ends(
+        self, sources: Positions | None, sinks: Positions
+    ) -> tuple[tuple[int, ...], tuple[Link, ...], list[list[Node]], list[list[Node]]]:
+        """The network, its sources and its sinks."""
+        return self.sizes, self.links, self._input_nodes(self._inputs(sources, "sources")), self._outputs(sinks)
+
     def _pair(self, source: Any, sink: Any) -> tuple[tuple[int, ...], tuple[Link, ...], list[Node], list[Node]]:
         """The network, one source and one sink."""
         sources = self._input_nodes(self._inputs([source], "source"))
-        sinks = self._outputs([sink])
-        return self.sizes, self.links, sources[0], sinks[0]
+        return self.sizes, self.links, sources[0], self._outputs([sink])[0]
 
     def _inputs(self, given: Positions | None, name: str) -> list[list[int]]:
         """Groups of input positions, counted through all blocks of inputs; by default each by itself."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from samples import ANSWER, HOSTILE, caption, generation, image, recording, sample, translation
 
-from attnflow.attribution import Grid, PairFlow
+from attnflow.attribution import Grid, PairFlow, require_alike
 from attnflow.errors import InvalidArgumentError
 from attnflow.views import layout, svg, wording
 
@@ -181,4 +181,4 @@ def test_only_ways_through_layers_in_a_row_are_drawn() -> None:
 )
 def test_what_cannot_be_compared_is_refused(one: Any, other: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        wording.require_same_tokens([one, other])
+        require_alike([one, other])

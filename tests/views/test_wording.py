@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import HOSTILE, caption, generation, image, recording, sample
 
+from attnflow.attribution import require_alike
 from attnflow.errors import InvalidArgumentError
 from attnflow.views import colour, wording
 
@@ -145,9 +146,9 @@ def test_two_players_have_no_ranking_to_speak_of(scores: list[list[float]]) -> N
 
 def test_results_of_other_tokens_are_not_compared() -> None:
     with pytest.raises(InvalidArgumentError, match="same tokens"):
-        wording.require_same_tokens([sample(), sample(["other"])])
+        require_alike([sample(), sample(["other"])])
     with pytest.raises(InvalidArgumentError, match="same tokens and players"):
-        wording.require_same_tokens([sample(), sample(start_token=False)])
+        require_alike([sample(), sample(start_token=False)])
 
 
 def test_what_a_model_was_made_to_say_it_did_not_predict() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._frozen import Frozen
-from .._positions import as_position, integer, is_many
+from .._positions import as_position, integer, is_many, number
 from ..errors import InvalidArgumentError, MissingDependencyError
 from ..maxflow import NONE, SINK, SOURCE
+from . import _operations
+from ._kinds import ATTRIBUTIONS, COMBINATION, FLOWS, SIGNED, Attributed, Kind
 from ._parts import Grid, PairFlow, Score, frozen, put
 from ._ranks import spearman
+from ._scoring import Evidence
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["ATTRIBUTIONS", "Attribution"]
-
-ATTRIBUTIONS = ("independent", "shapley", "fair", "barrier")
-
-Kind = Literal["decoder", "encoder", "encoder-decoder"]
+__all__ = ["Attribution"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +52,8 @@ class Attribution(Frozen):
         What was explained, in words: ``"next token after 'to'"``.
     values, lower, upper
         Float64, ``(n_sinks, n_players)``: maximum flow from each player to each sink, or its share of what all players
-        send (see `attribution`), and bounds: certified ones, or of sampled shares two standard errors either way.
+        send, or what flows are compared with (see `attribution`); and bounds: certified ones, or of sampled shares two
+        standard errors either way. Never negative, but for gradients, for tokens left out, and for combinations.
     bottlenecks
         Int32, ``(n_sinks, n_players)``: where the minimum cut of the player's own flow lies. ``SOURCE`` (-1), ``SINK``
         (-2), ``NONE`` (-3: nothing arrives), or a link index >= 0, which is layer ``index + 1``.
@@ -71,7 +71,8 @@ class Attribution(Frozen):
         Option -> value (model, measure, residual, heads, calibration, start_token, algorithm, threads ...): strings,
         numbers, bools, None, and lists of these, which become tuples.
     verified
-        True when every solve passed the certificate: the flow is feasible and equals the capacity of a cut.
+        True when every solve passed the certificate: the flow is feasible and equals the capacity of a cut. What is no
+        flow has none.
     flows
         Edge flows of a few (player, sink) pairs for the picture of the flow, or None.
     n_source
@@ -85,10 +86,16 @@ class Attribution(Frozen):
     grid
         Where the positions of an image's patches or of a recording's frames lie. None for text.
     attribution
-        ``"independent"``: each player's flow by itself, so that shared capacity counts for each. The others are shares
-        of one joint flow, which add up to it: ``"shapley"``, ``"fair"`` or ``"barrier"``.
+        ``"independent"``: each player's flow by itself, so that shared capacity counts for each. ``"shapley"``,
+        ``"fair"``, ``"barrier"``: shares of one joint flow, which add up to it. ``"rollout"``, ``"widest_path"``,
+        ``"raw_attention"``, ``"mean_attention"``, ``"gradient_x_input"``, ``"leave_one_out"``, ``"random"``: no flows,
+        but what they are compared with. ``"combination"``: sums, differences and multiples of results.
     standard_errors
         Of sampled Shapley values: float64, ``(n_sinks, n_players)``. Else None.
+    members
+        Where tokens were merged to words or other units: for each of `tokens`, the positions that the model read.
+    evidence
+        The network, so that scores can be checked and computed again for groups of tokens. Not in files.
 
     Examples
     --------
@@ -132,8 +139,10 @@ class Attribution(Frozen):
     predictions: tuple[tuple[str, float], ...] | None = None
     link_names: tuple[str, ...] | None = None
     grid: Grid | None = None
-    attribution: Literal["independent", "shapley", "fair", "barrier"] = "independent"
+    attribution: Attributed | Literal["combination"] = "independent"
     standard_errors: NDArray[np.float64] | None = None
+    members: tuple[tuple[int, ...], ...] | None = None
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("text", str), ("target_label", str), ("definition", str), ("verified", bool | np.bool_)):
@@ -165,10 +174,9 @@ class Attribution(Frozen):
                 )
         if self.kind not in ("decoder", "encoder", "encoder-decoder"):
             raise InvalidArgumentError(f"kind must be 'decoder', 'encoder' or 'encoder-decoder', got {self.kind!r}")
-        if self.attribution not in ATTRIBUTIONS:
-            raise InvalidArgumentError(
-                f"attribution must be {', '.join(map(repr, ATTRIBUTIONS))}, got {self.attribution!r}"
-            )
+        kinds = (*ATTRIBUTIONS, COMBINATION)
+        if not isinstance(self.attribution, str) or self.attribution not in kinds:
+            raise InvalidArgumentError(f"attribution must be {', '.join(map(repr, kinds))}, got {self.attribution!r}")
         put(self, "n_source", integer(self.n_source, "n_source", low=0, high=n - 1))
         if (self.n_source > 0) != (self.kind == "encoder-decoder"):
             raise InvalidArgumentError(
@@ -197,6 +205,10 @@ class Attribution(Frozen):
             put(self, "predictions", tuple(map(_prediction, self.predictions)))
         if self.link_names is not None:
             put(self, "link_names", tuple(str(name) for name in self.link_names))
+        if self.members is not None:
+            put(self, "members", tuple(_joined(member, f"members[{i}]") for i, member in enumerate(self.members)))
+            if len(self.members) != n or not all(self.members):
+                raise InvalidArgumentError(f"members must hold one entry a token, and none empty: {n} tokens")
         if self.grid is not None:
             start, shape = self.grid
             shape = tuple(integer(side, "a side of the grid", low=1) for side in shape)
@@ -213,11 +225,11 @@ class Attribution(Frozen):
             array = frozen(getattr(self, name), np.float64, name)
             if array.shape != shape:
                 raise InvalidArgumentError(f"{name} must have shape (n_sinks, n_players) = {shape}, got {array.shape}")
-            if not np.isfinite(array).all() or (array < 0).any():
+            if not np.isfinite(array).all() or (self.attribution not in SIGNED and (array < 0).any()):
                 raise InvalidArgumentError(f"{name} must be finite and >= 0 everywhere")
             put(self, name, array)
         # An interval that does not hold its own value would be worse than none; the slack is a rounding of float64.
-        slack = 1e-9 * np.maximum(1.0, self.upper)
+        slack = 1e-9 * np.maximum(1.0, np.abs(self.values))
         if ((self.lower > self.values + slack) | (self.values > self.upper + slack)).any():
             raise InvalidArgumentError("lower <= values <= upper must hold everywhere")
         if self.standard_errors is not None:
@@ -280,11 +292,17 @@ class Attribution(Frozen):
         return self._side(self.players >= self.n_source if self.kind != "encoder" else self.players < 0)
 
     def _side(self, mask: NDArray[np.bool_]) -> Attribution | None:
-        if mask.all() or not mask.any():
-            return self if mask.any() else None
-        parts = {name: part[:, mask] for name, part in self.arrays().items()}
-        kept = None if self.flows is None else tuple(f for f in self.flows if f.source in self.players[mask])
-        return replace(self, players=self.players[mask], flows=kept, **parts)
+        return self[:, mask] if mask.any() else None
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether scores are flows or shares of one, which have cuts and certificates."""
+        return self.attribution in FLOWS
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether scores may be below zero."""
+        return self.attribution in SIGNED
 
     def arrays(self) -> dict[str, Any]:
         """Everything there is of shape ``(n_sinks, n_players)``, by name."""
@@ -330,11 +348,11 @@ class Attribution(Frozen):
         """Fraction of the nonzero scores whose minimum cut is the source's or the sink's own edges (NaN if none).
 
         Such a score is a column sum of the first layer, or a row sum of the last: no route in between mattered. Of
-        shares of a joint flow: that of the players' own flows.
+        shares of a joint flow: that of the players' own flows. NaN for what is no flow.
         """
         alive = self.values > 0
         trivial = alive & ((self.bottlenecks == SOURCE) | (self.bottlenecks == SINK))
-        return float(trivial.sum() / alive.sum()) if alive.any() else math.nan
+        return float(trivial.sum() / alive.sum()) if alive.any() and self.is_flow else math.nan
 
     def bottleneck_label(self, player: int, sink: int = 0) -> str:
         """Where a score's minimum cut lies: ``"source"``, ``"sink"``, ``"layer 7"``, ``"pooling"`` or ``"none"``.
@@ -361,11 +379,115 @@ class Attribution(Frozen):
         ]
 
     def top(self, k: int = 10, sink: int = 0) -> list[Score]:
-        """The k highest scores, highest first; equal scores in the order of the text."""
-        return sorted(self.rows(sink), key=lambda row: -row.score)[: integer(k, "k", low=0)]
+        """The k highest scores, highest first; equal scores in the order of the text.
+
+        Of scores that may be below zero, those furthest from it.
+        """
+        return sorted(self.rows(sink), key=lambda row: -abs(row.score))[: integer(k, "k", low=0)]
 
     def _sink(self, sink: int) -> int:
         return as_position(sink, "sink", len(self.targets), "the result", "sink")
+
+    # -- what can be done with it ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many sinks there are."""
+        return len(self.targets)
+
+    def __iter__(self) -> Iterator[Attribution]:
+        """The parts about one sink each."""
+        return (self[sink] for sink in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Attribution:
+        """A part: ``result[sinks]`` or ``result[sinks, players]``, counted in :attr:`targets` and :attr:`players`.
+
+        Indices, slices, several indices or masks, as of an array of numpy, but that both axes stay. Shares stay shares
+        of what all players send. Players keep the order of the text.
+
+        Raises
+        ------
+        InvalidArgumentError
+            An index out of range, of another kind, given twice, or a part without sinks or players.
+        """
+        sinks, players = key if isinstance(key, tuple) and len(key) == 2 else (key, slice(None))
+        rows = _operations.indices(sinks, len(self.targets), "sinks")
+        return _operations.part(self, rows, _operations.indices(players, self.players.size, "players"))
+
+    def __add__(self, other: Attribution) -> Attribution:
+        """The sum of the scores of the same players towards the same sinks."""
+        return _operations.combined(self, other, 1) if isinstance(other, Attribution) else NotImplemented
+
+    def __sub__(self, other: Attribution) -> Attribution:
+        """The difference of scores: what one method, model or text has more than another.
+
+        Bounds are those of the difference; a standard error is at most the sum of both.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The results are not about the same tokens, players and sinks.
+        """
+        return _operations.combined(self, other, -1) if isinstance(other, Attribution) else NotImplemented
+
+    def __mul__(self, factor: float) -> Attribution:
+        """All scores times a number."""
+        return _operations.scaled(self, factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Attribution:
+        """All scores divided by a number."""
+        if isinstance(divisor, (int, float)) and divisor == 0:
+            raise InvalidArgumentError("a result cannot be divided by 0")
+        return _operations.scaled(self, 1 / number(divisor, "the divisor of a result", above=-math.inf))
+
+    def __neg__(self) -> Attribution:
+        """All scores with the other sign."""
+        return _operations.scaled(self, -1)
+
+    def merge(self, units: Literal["words", "sentences"] | Sequence[tuple[int, int]]) -> Attribution:
+        """The same with words, sentences or other spans of the text as players, computed anew.
+
+        The tokens of a word share capacity, so that their flows do not add up: each word is one source, and of shares
+        one player. What a word can send lies between its best token's flow and the sum of all of them. Where a sink's
+        or a player's tokens are some of a word, the word stands for these.
+
+        Parameters
+        ----------
+        units : "words", "sentences", or a sequence of (start, end)
+            Words are runs of letters, digits and marks, and of other signs; sentences end behind . ! ? and at the end
+            of a line. Spans are characters of `text`, as `offsets` are. Which tokens belong to them, the tokenizer's
+            offsets say; tokens that belong to none stay alone.
+
+        Returns
+        -------
+        Attribution
+            Over units: they are its `tokens`, and `members` says what each is made of.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Unknown units; spans that overlap, hold no token or lie outside of the text; tokens without offsets; a
+            result that cannot be computed again: of flows one that was read from a file, and tokens that were left out
+            (``explain(..., units="words")`` does both from the start).
+        """
+        return _operations.merged(self, units)
+
+    def check(self) -> None:
+        """Verify the result once more: solve its network again, and compare.
+
+        Every flow is checked by the kernel - conservation, capacities, and a cut of the same value -, shares must add
+        up to what all players send, all scores must be the same to the last bit, and the flows that are there to be
+        drawn must be flows of the network. Takes as long as computing it.
+
+        Raises
+        ------
+        CertificateError
+            Something differs: the result was changed, or there is a defect.
+        InvalidArgumentError
+            There is no network: the result is of a file, or no flow.
+        """
+        _operations.check(self)
 
     # -- what it becomes ----------------------------------------------------------------------------------------------
 

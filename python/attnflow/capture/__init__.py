@@ -19,6 +19,7 @@ modules it is told. The heads are reduced block by block of queries, so that the
 ``measures``        what a contribution is: raw attention, ALTI, and how to add another
 ``_memory``         how much a capture will hold, and files to hold it in
 ``_generation``     what a model says, before its attention is looked at
+``_probe``          what it says of changed inputs, and the gradients by what it reads: baselines
 ``_state``          the promise to leave the model as it was found
 """
 
@@ -41,6 +42,7 @@ from attnflow.capture._generation import decoder_inputs, generate, is_encoder_de
 from attnflow.capture._layers import is_causal
 from attnflow.capture._memory import Estimate, estimate
 from attnflow.capture._modules import from_modules
+from attnflow.capture._probe import gradient_x_input, outputs
 from attnflow.capture._result import Contributions, Layer
 
 __all__ = [
@@ -53,7 +55,9 @@ __all__ = [
     "estimate",
     "from_modules",
     "generate",
+    "gradient_x_input",
     "is_causal",
     "is_encoder_decoder",
     "measures",
+    "outputs",
 ]

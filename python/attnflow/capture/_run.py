@@ -24,7 +24,7 @@ from attnflow.capture._subblock import SubBlock, Tape, resolve, taping
 from attnflow.capture.measures import Measure
 from attnflow.errors import AttnflowError, CaptureError, InvalidArgumentError
 
-__all__ = ["Objective", "Progress", "Run", "verify_shapes"]
+__all__ = ["Objective", "Progress", "Run", "run", "verify_shapes"]
 
 Progress = Callable[[int, int], object]
 Objective = Callable[[Any], Tensor]
@@ -41,6 +41,26 @@ class _Report:
     visible: Tensor | None
     ahead: Tensor | None
     """``(batch, n_queries)`` bool, where only weights are known: which queries gave anything to a later key."""
+
+
+def run(model: nn.Module, inputs: Inputs, **options: Any) -> Any:
+    """A model's output, without caches and what else nobody asked for."""
+    parameters = inspect.signature(model.forward).parameters
+    # Options that a model takes among others it may hand on to parts that know nothing of them.
+    for name, value in {"use_cache": False, "return_dict": True, "output_attentions": False}.items():
+        if name in parameters or (name != "use_cache" and getattr(model.config, name, value) != value):
+            options.setdefault(name, value)
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        options = {name: value for name, value in options.items() if name in parameters}
+    try:
+        return model(**inputs.given, **options)
+    except ValueError as error:
+        if _layers.encoder_name(model) is None or any("decoder" in name for name in inputs.given):
+            raise
+        raise InvalidArgumentError(
+            f"{type(model).__name__} is an encoder-decoder model: pass decoder_input_ids as well, or capture "
+            f"its encoder alone, model.get_encoder() ({error})"
+        ) from error
 
 
 class Run:
@@ -156,23 +176,8 @@ class Run:
 
     def forward(self, **options: Any) -> Any:
         """Run the model as it is."""
-        parameters = inspect.signature(self.model.forward).parameters
-        # Options that a model takes among others it may hand on to parts that know nothing of them.
-        for name, value in {"use_cache": False, "return_dict": True, "output_attentions": False}.items():
-            if name in parameters or (name != "use_cache" and getattr(self.model.config, name, value) != value):
-                options.setdefault(name, value)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            options = {name: value for name, value in options.items() if name in parameters}
-        try:
-            with _layers.noticing(self.model) as self.ran:
-                return self.model(**self.inputs.given, **options)
-        except ValueError as error:
-            if _layers.encoder_name(self.model) is None or any("decoder" in name for name in self.inputs.given):
-                raise
-            raise InvalidArgumentError(
-                f"{type(self.model).__name__} is an encoder-decoder model: pass decoder_input_ids as well, or capture "
-                f"its encoder alone, model.get_encoder() ({error})"
-            ) from error
+        with _layers.noticing(self.model) as self.ran:
+            return run(self.model, self.inputs, **options)
 
     def is_of_the_model(self, error: Exception) -> bool:
         """Whether an error was raised by the model, and neither here nor by a function of the caller's."""
@@ -181,7 +186,7 @@ class Run:
             code for code in (frame.f_code for frame, _ in walk_tb(error.__traceback__)) if here in code.co_filename
         ]
         own = isinstance(error, AttnflowError | torch.OutOfMemoryError)
-        return not own and bool(ours) and ours[-1] is Run.forward.__code__
+        return not own and bool(ours) and ours[-1] is run.__code__
 
     def layers(self) -> tuple[Layer, ...]:
         """The reports, arranged in stacks and found to be complete."""

@@ -4,7 +4,8 @@
 ``_reading``   what is known of each position of it
 ``_plan``      players and sinks
 ``_networks``  from captured layers to a network
-``_shares``    from a network to scores: flows by themselves, or shares of a joint one
+``_scores``    what kind of score is asked for, and its computation
+``_probing``   scores that ask the model instead of a network
 ``_outcome``   predictions, pictures and words for the result
 """
 
@@ -12,26 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .._positions import integer, is_many
-from ..attribution import Attribution
+from ..attribution import FLOWS, Attributed, Attribution, Scores
 from ..errors import CaptureError, InvalidArgumentError
 from ..network import Network
 from . import _networks, _outcome
 from ._clock import Clock, Progress
 from ._networks import Method
 from ._plan import Plan, Sources, Target, steps_of
-from ._reading import Reading, located, text_part
-from ._shares import Scores, Shares, joined
+from ._probing import LeaveOut, Probe, attention
+from ._reading import NO_TEXT, Reading, located, text_part
+from ._scores import Asked, Scored, on_network
 from ._subject import Request, is_text, named, planned, read, validated
 
 if TYPE_CHECKING:
     from ..capture import Contributions
-    from ..maxflow import Flows
 
 __all__ = ["explain"]
 
@@ -47,15 +47,18 @@ def explain(
     steps: int | Iterable[int] | None = None,
     chain: bool = False,
     receptive_field: bool = False,
-    measure: Any = "alti",
+    measure: Any = None,
     objective: Any = None,
     residual: float | None = None,
     heads: Literal["mean", "max", "min"] | int | Sequence[float] = "mean",
     calibration: Literal["excess"] | None = "excess",
     merge: Literal["sublayers", "single"] = "sublayers",
     sources: Sources = None,
-    attribution: Literal["independent", "shapley", "fair", "barrier"] = "independent",
+    attribution: Attributed = "independent",
     sampling: Mapping[str, Any] | None = None,
+    leave_out: LeaveOut = "mask",
+    units: Literal["tokens", "words", "sentences"] | Sequence[tuple[int, int]] = "tokens",
+    evidence: bool = True,
     start_token: Literal["auto"] | bool = "auto",
     batch_size: int = 8,
     keep: int | None = None,
@@ -111,10 +114,11 @@ def explain(
         Whether scores are divided by the number of positions, up to the sink's, that attend to the player.
     measure : str or capture.measures.Measure
         What a contribution is: one of :data:`attnflow.measures`, an object or a function of your own, or matrices, one
-        a layer.
+        a layer. None: "alti" where there is a network, else "attention".
     objective : int, str, pair of these, or callable, optional
-        What measures by gradients derive: the logit of a token or class, the difference of two, or a function of the
-        model's output. None: the token that was said, or else predicted. Every step of an answer is a run of its own.
+        What gradients are taken of, and what tokens are left out for: the logit of a token or class, the difference of
+        two, or a function of the model's output. None: the token that was said, or else predicted. Every step of an
+        answer is a run of its own.
     residual : float, optional
         r in C = (1 - r) A + r I. By default 0.5 for a measure without the residual, 0 for one that holds it (ALTI).
     heads : {"mean", "max", "min"}, int or sequence of float
@@ -128,13 +132,26 @@ def explain(
     sources : "all", "source", "decoder", iterable of int, or None
         The players. None: every token that the target can see. "all": every position, special tokens too. Of an
         encoder-decoder, "source" are the encoder's tokens and "decoder" the decoder's; positions count through both.
-    attribution : {"independent", "shapley", "fair", "barrier"}
+    attribution : str
         What a score is. "independent": the flow of each player alone, which counts capacity that players share for each
-        of them. The others are shares of what all players send together: its Shapley value
+        of them. "shapley", "fair", "barrier": shares of what all players send together: its Shapley value
         (:meth:`attnflow.Network.shapley_values`), or the split of one joint flow that is fair, or the centre of all of
         them (:meth:`attnflow.Network.joint_flow`).
+
+        What flows are compared with, in the same shape: "rollout" and "widest_path" through the same capacities;
+        "raw_attention" and "mean_attention", the contributions of the last layer or the mean over all, as they are;
+        "gradient_x_input"; "leave_one_out", how far the objective (of one token its log-probability) drops without a
+        player; "random".
     sampling : mapping, optional
-        Of "shapley" with many players: `permutations`, `tolerance` and `seed` of ``Network.shapley_values``.
+        Of "shapley" with many players: `permutations`, `tolerance` and `seed` of ``Network.shapley_values``; of
+        "random" the `seed`.
+    leave_out : {"mask", "delete"}
+        How "leave_one_out" leaves a token out: the tokenizer's mask token in its place, or where there is none hidden
+        from all attention; or taken out of the text. Of a patch or a frame the input's mean in its place.
+    units : "tokens", "words", "sentences", or a sequence of (start, end)
+        What the players are; see :meth:`Attribution.merge`.
+    evidence : bool
+        Whether the result holds its network, for :meth:`Attribution.check` and :meth:`Attribution.merge`.
     start_token : "auto" or bool
         Whether a start token (bos, else eos) stands before the text. "auto": in a decoder, if neither the tokenizer nor
         the text put one there, unless the model is to answer, which it does as it was trained to. It soaks up attention
@@ -210,7 +227,8 @@ def explain(
         raise InvalidArgumentError("continuation says how the text goes on: leave out generate")
     if not isinstance(merge, str) or merge not in ("sublayers", "single"):
         raise InvalidArgumentError(f"merge must be 'sublayers' or 'single', got {merge!r}")
-    for name, flag in (("chain", chain), ("receptive_field", receptive_field), ("check", check)):
+    flags = {"chain": chain, "receptive_field": receptive_field, "check": check, "evidence": evidence}
+    for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise InvalidArgumentError(f"{name} must be True or False, got {flag!r}")
     if progress is not None and not callable(progress):
@@ -218,11 +236,10 @@ def explain(
     if isinstance(target, bytes):
         raise InvalidArgumentError(f"target={target!r} is bytes: a str, a position or several positions are needed")
     batch_size = integer(batch_size, "batch_size", low=1)
-    shares = Shares(attribution, sampling)
-    if attribution != "independent" and (keep is not None or below is not None):
-        raise InvalidArgumentError(
-            f"attribution={attribution!r} needs all edges: leave out keep and below, or take 'independent'"
-        )
+    method = Method(residual, calibration, merge, chain, receptive_field, keep, below)
+    solver = {"threads": threads, "algorithm": algorithm, "check": check}
+    asked = Asked(attribution, sampling, leave_out, units, evidence, solver, batch_size)
+    asked.verify(method)
     # The small options are tried on a network of one node before the model runs for nothing.
     Network.encoder(
         np.ones((1, 1, 1)),
@@ -248,13 +265,12 @@ def explain(
         model,
         tokenizer,
         request,
-        Method(residual, calibration, merge, chain, receptive_field, keep, below),
-        shares,
-        measure=measure,
+        method,
+        asked,
+        measure=asked.measure(measure),
         objective=objective,
         heads=heads,
         holding={"memory_limit": memory_limit, "spill": spill},
-        solver={"threads": threads, "algorithm": algorithm, "check": check},
         progress=progress,
     )
     if is_text(text) or not isinstance(text, list | tuple):
@@ -262,6 +278,9 @@ def explain(
     if not text:
         raise InvalidArgumentError("text is an empty list: there is nothing to explain")
     return work.explained(list(text), batch_size)
+
+
+_WITHOUT_MEASURE = ("gradient_x_input", "leave_one_out", "random")
 
 
 class _Work:
@@ -273,25 +292,24 @@ class _Work:
         processor: Any,
         request: Request,
         method: Method,
-        shares: Shares,
+        asked: Asked,
         *,
         measure: Any,
         objective: Any,
         heads: Any,
         holding: dict[str, Any],
-        solver: dict[str, Any],
         progress: Progress | None,
     ) -> None:
         from .. import capture
 
         self.capture = capture
         self.model, self.processor, self.request, self.method = model, processor, request, method
-        self.shares = shares
+        self.asked = asked
         self.measure, self.objective, self.heads = capture.measures.find(measure, heads), objective, heads
         self.by_gradient = bool(getattr(self.measure, "needs_gradient", False))
-        if objective is not None and not self.by_gradient:
+        if objective is not None and not self.by_gradient and not asked.of_objective:
             raise InvalidArgumentError(f"objective has no meaning for measure {self.measure.name!r}: leave it out")
-        self.holding, self.solver, self.progress = holding, solver, progress
+        self.holding, self.progress = holding, progress
         self.tokenizer = text_part(processor)
         # A guess, until something was captured; what goes on where its text ends is certainly causal.
         self.causal = request.answers or capture.is_causal(model)
@@ -340,7 +358,7 @@ class _Work:
         """What the model reads of one text; what is wrong with it is said at once."""
         reading = read(self.capture, self.model, self.processor, given, self.request, self.causal)
         if not reading.arrays:
-            planned(reading, self.tokenizer, self.request, self.causal)
+            self.asked.players(reading, planned(reading, self.tokenizer, self.request, self.causal))
             self.capture.estimate(self.model, _together([reading]))  # refuses what the model cannot read
         return reading
 
@@ -378,73 +396,89 @@ class _Work:
             n = next(iter(captures[0].encoder), captures[0].layers[0].matrix).shape[-1]
             reading = located(reading, self.model, n)
         _networks.verify_unseen(captures, reading)
-        drawn = [_networks.Matrices(one) for one in captures]
-        captures[:] = map(_networks.lightened, captures)
-        captured = captures[0]
-        two_stacks = captured.kind == "encoder-decoder"
         plan = planned(reading, self.tokenizer, self.request, self.causal)
-        _verify_positions(reading, captured)
-        solved: list[Flows] = []
-        scored: list[Scores] = []
-        each_sinks = [plan.sinks] if len(captures) == 1 else [(sink,) for sink in plan.sinks]
-        for one, matrices, sinks in zip(captures, drawn, each_sinks, strict=True):
-            with clock.stage("network"):
-                made = _networks.build(one, matrices, reading, replace(plan, sinks=sinks), self.method)
-            with clock.stage("flow") as step:
-                solved.append(
-                    made.network.source_flows(
-                        made.sinks, sources=plan.players, bottlenecks=True, progress=step, **self.solver
-                    )
-                )
-            if self.shares.joint:
-                with clock.stage("shares") as step:
-                    scored.append(self.shares.of(made.network, made.sinks, plan.players, step, self.solver))
-            else:
-                scored.append(Scores(solved[-1].values, solved[-1].lower, solved[-1].upper))
-        flows = solved[0]
+        _verify_positions(reading, captures[0])
+        scored = self._scored(reading, captures, plan, clock)
+        captured, scores = captures[0], scored.scores
         pictured = None
-        if made.link_names is None and len(plan.sinks) == 1:
-            with clock.stage("picture"):
-                pictured = _outcome.picture(made.network, made.sinks, plan.players, flows.values[0], self.solver)
+        if self.asked.attribution in FLOWS and scored.link_names is None and scored.players.members is None:
+            (first,) = scored.solved
+            if len(plan.sinks) == 1:
+                with clock.stage("picture"):
+                    pictured = _outcome.picture(
+                        first.network, first.sinks, plan.players, scores.values[0], dict(self.asked.solver)
+                    )
         told = _outcome.said(plan, self.tokenizer, reading, captured) if reading.said else None
         prediction = None if told is None or len(told) > 1 else told[0]
         if not reading.said:
             plan, prediction = _outcome.predicted(plan, self.tokenizer, reading, captured, self.model)
-        scale = 1 / _networks.receptive_fields(captured, reading, plan) if self.method.receptive_field else 1.0
-        residual = self.method.mixing(captured)
-        scores = joined(scored)
         return Attribution(
-            tokens=reading.tokens,
-            offsets=reading.offsets,
-            text=reading.text,
-            players=np.asarray(plan.players),
-            targets=plan.sinks,
+            **scored.players.about,
+            **scores.arrays(),
             target_label=plan.label,
-            values=scores.values * scale,
-            lower=scores.lower * scale,
-            upper=scores.upper * scale,
-            bottlenecks=np.concatenate([np.asarray(each.bottlenecks) for each in solved]),
             kind=captured.kind,
             n_layers=len(captured.encoder) + len(captured.decoder),
-            n_nodes=made.network.n_nodes,
-            n_edges=made.network.n_edges,
-            definition=_outcome.definition(captured, residual, self.method, two_stacks, self.shares.words(scores)),
+            n_nodes=scored.n_nodes,
+            n_edges=scored.n_edges,
+            definition=self._definition(captured, scores),
             prediction=prediction,
             timings=clock.timings,
-            options=self._options(reading, plan, captured, residual, flows.stats),
-            verified=all(bool(each.stats.get("checked", self.solver["check"])) for each in solved),
+            options=self._options(reading, plan, captured, scores.stats),
+            verified=scores.verified,
             flows=pictured,
-            n_source=reading.n_source,
             sink_labels=plan.labels,
             predictions=told,
-            link_names=made.link_names,
-            grid=reading.grid,
-            attribution=self.shares.attribution,
-            standard_errors=None if scores.standard_errors is None else scores.standard_errors * scale,
+            link_names=scored.link_names,
+            grid=reading.grid if scored.players.members is None else None,
+            attribution=self.asked.attribution,
+            members=scored.players.members,
+            evidence=scored.evidence,
         )
 
+    def _scored(self, reading: Reading, captures: list[Contributions], plan: Plan, clock: Clock) -> Scored:
+        """The scores of every player; what was captured loses its matrices on the way."""
+        asked = self.asked
+        players = asked.players(reading, plan)
+        if asked.on_network:
+            return on_network(asked, self.method, reading, captures, plan, players, clock)
+        with clock.stage("scores") as step:
+            if asked.attribution == "raw_attention":
+                values = attention(captures, reading, plan, players.groups, "last")
+            elif asked.attribution == "mean_attention":
+                values = attention(captures, reading, plan, players.groups, "mean")
+            elif asked.attribution == "random":
+                chance = np.random.default_rng((asked.sampling or {}).get("seed", 0))
+                values = chance.random((len(plan.sinks), len(players.groups)))
+            else:
+                causal = captures[0].kind != "encoder"
+                inputs = _together([reading])
+                probe = Probe(
+                    self.capture, self.model, self.tokenizer, reading, plan, inputs, self.objective, causal=causal
+                )
+                if asked.attribution == "gradient_x_input":
+                    values = probe.gradient_x_input(players.groups)
+                else:
+                    values = probe.left_out(players.groups, asked.leave_out, asked.batch_size, step)
+        captures[:] = map(_networks.lightened, captures)
+        return Scored(Scores.exact(values), players)
+
+    def _definition(self, captured: Contributions, scores: Scores) -> str:
+        asked, two_stacks = self.asked, captured.kind == "encoder-decoder"
+        hidden = getattr(self.tokenizer, "mask_token", None)
+        masked = f"which is replaced by {hidden!r}" if hidden else "which is hidden from all attention"
+        score = asked.words(
+            scores,
+            measure=captured.measure,
+            read="input" if getattr(self.model, "main_input_name", "") in NO_TEXT else "embedding",
+            objective=_outcome.objective_words(self.objective, asked.attribution == "leave_one_out"),
+            left_out=masked if asked.leave_out == "mask" else "which is taken out of the text",
+        )
+        if asked.on_network:
+            score = _outcome.definition(captured, self.method.mixing(captured), self.method, two_stacks, score)
+        return score + asked.suffix()
+
     def _options(
-        self, reading: Reading, plan: Plan, captured: Contributions, residual: float, stats: Mapping[str, Any]
+        self, reading: Reading, plan: Plan, captured: Contributions, stats: Mapping[str, Any]
     ) -> dict[str, Any]:
         request, sources = self.request, self.request.sources
         target = request.target
@@ -452,28 +486,32 @@ class _Work:
             "model": _outcome.model_name(self.model),
             "model_class": type(self.model).__name__,
             "target": target if target is None or isinstance(target, str) else list(plan.sinks[0]),
-            "measure": captured.measure,
-            "residual": residual,
+            "measure": None if self.asked.attribution in _WITHOUT_MEASURE else captured.measure,
             "heads": np.asarray(self.heads, dtype=float) if is_many(self.heads) else self.heads,
-            "calibration": self.method.calibration,
             "sources": "text" if sources is None else sources if isinstance(sources, str) else list(plan.players),
             "start_token": None if reading.start is None else reading.tokens[reading.start],
-            "receptive_field": self.method.receptive_field,
-            "keep": self.method.keep,
-            "below": self.method.below,
-            **self.shares.options(),
-            "threads": stats.get("threads", self.solver["threads"]),
-            "algorithm": stats.get("algorithm", self.solver["algorithm"]),
+            **self.asked.options(),
             "capture": captured.path,
         }
-        if self.by_gradient:
+        if self.asked.on_network:
+            solver = self.asked.solver
+            options |= {
+                "residual": self.method.mixing(captured),
+                "calibration": self.method.calibration,
+                "receptive_field": self.method.receptive_field,
+                "keep": self.method.keep,
+                "below": self.method.below,
+                "threads": stats.get("threads", solver["threads"]),
+                "algorithm": stats.get("algorithm", solver["algorithm"]),
+            }
+        if self.by_gradient or self.asked.of_objective:
             asked = self.objective
             options["objective"] = getattr(asked, "__name__", "a function") if callable(asked) else asked
         if reading.said:
             options |= {"chain": self.method.chain, "generated": request.continuation is None and target is None}
             if request.steps is not None:
                 options["steps"] = [position - reading.first for (position,) in plan.sinks]
-        if reading.n_source:
+        if reading.n_source and self.asked.on_network:
             options["merge"] = self.method.merge
         return options
 

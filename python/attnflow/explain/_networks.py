@@ -169,22 +169,22 @@ def _two_stacks(
 
 
 def receptive_fields(captured: Contributions, reading: Reading, plan: Plan) -> NDArray[np.float64]:
-    """How many positions, up to each sink's, attend to each player in the first layer: ``(n_sinks, n_players)``."""
-    fields = np.empty((len(plan.sinks), len(plan.players)))
+    """How many positions, up to each sink's, attend to each position in the first layer: ``(n_sinks, n_positions)``."""
+    fields = np.empty((len(plan.sinks), len(reading.tokens)))
     n_source = reading.n_source if captured.kind == "encoder-decoder" else 0
     causal = captured.kind != "encoder"
-    for column, player in enumerate(plan.players):
-        mine = captured.stack("encoder" if not causal or player < n_source else "decoder")[0]
+    for position in range(len(reading.tokens)):
+        mine = captured.stack("encoder" if not causal or position < n_source else "decoder")[0]
         n = mine.matrix.shape[-1]
         counts = None if mine.visible is None else np.asarray(mine.visible.tolist())
-        if not causal or player < n_source:
+        if not causal or position < n_source:
             # Windows of an encoder reach as far ahead as back: a position is seen by as many as it sees.
-            fields[:, column] = n if counts is None else max(1, int(counts[player]))
+            fields[:, position] = n if counts is None else max(1, int(counts[position]))
             continue
-        at = player - n_source
+        at = position - n_source
         seen = _seen_by(at, n, counts)
         for row, sink in enumerate(plan.sinks):
-            fields[row, column] = max(1, int(np.count_nonzero(seen[: max(sink) - n_source + 1])))
+            fields[row, position] = max(1, int(np.count_nonzero(seen[: max(sink) - n_source + 1])))
     return fields
 
 

@@ -21,7 +21,18 @@ from ._reading import Reading
 if TYPE_CHECKING:
     from ..capture import Contributions
 
-__all__ = ["definition", "model_name", "objective", "picture", "predicted", "said"]
+__all__ = [
+    "definition",
+    "logits_of",
+    "meant",
+    "model_name",
+    "objective",
+    "objective_words",
+    "picture",
+    "predicted",
+    "said",
+    "wanted_tokens",
+]
 
 # Pairs whose flow is drawn: the picture of more would show nothing.
 _PICTURED = 3
@@ -101,33 +112,51 @@ def objective(
     """
     if callable(asked):
         return asked  # type: ignore[no-any-return]
+    wanted = wanted_tokens(asked, tokenizer)
+
+    def derived(outputs: Any) -> Any:
+        logits = logits_of(outputs)
+        if logits.ndim == 2:
+            row, last = logits[0], reading.first
+        else:
+            last = max(sink(logits.shape[1]) if callable(sink) else sink)
+            row = logits[0, last - reading.n_source]
+        tokens = meant(wanted, row, reading, last)
+        return row[tokens[0]] - row[tokens[1]] if len(tokens) == 2 else row[tokens[0]]
+
+    return derived
+
+
+def wanted_tokens(asked: Any, tokenizer: Any) -> list[int | None]:
+    """One token or class, or two, that an objective names; None for the one that was said or is predicted."""
     pair = list(asked) if is_many(asked) else [asked]
     if len(pair) not in (1, 2):
         raise InvalidArgumentError(f"objective must be a token, or two for their difference, got {len(pair)}")
     wanted = [None if one is None else _token(one, tokenizer) for one in pair]
     if len(pair) == 2 and wanted[0] == wanted[1]:
         raise InvalidArgumentError(f"objective must be the difference of two tokens, got {asked!r}: they are the same")
+    return wanted
 
-    def derived(outputs: Any) -> Any:
-        logits = getattr(outputs, "logits", None)
-        if logits is None or getattr(logits, "ndim", 0) not in (2, 3):
-            raise InvalidArgumentError(
-                f"{type(outputs).__name__} has no logits that could be derived: take a model with a head, or give an "
-                "objective, a function of the model's output"
-            )
-        if logits.ndim == 2:
-            row, last = logits[0], reading.first
-        else:
-            last = max(sink(logits.shape[1]) if callable(sink) else sink)
-            row = logits[0, last - reading.n_source]
-        said = reading.said[last - reading.first] if reading.said else int(row.argmax())
-        tokens = [said if one is None else one for one in wanted]
-        for token in tokens:
-            if not -len(row) <= token < len(row):
-                raise InvalidArgumentError(f"objective names {token}, and the model's output has {len(row)} logits")
-        return row[tokens[0]] - row[tokens[1]] if len(tokens) == 2 else row[tokens[0]]
 
-    return derived
+def logits_of(outputs: Any) -> Any:
+    """``(batch, classes)`` or ``(batch, n, vocabulary)``."""
+    logits = getattr(outputs, "logits", None)
+    if logits is None or getattr(logits, "ndim", 0) not in (2, 3):
+        raise InvalidArgumentError(
+            f"{type(outputs).__name__} has no logits that could be derived: take a model with a head, or give an "
+            "objective, a function of the model's output"
+        )
+    return logits
+
+
+def meant(wanted: Sequence[int | None], row: Any, reading: Reading, last: int) -> list[int]:
+    """The tokens that an objective is about, of one row of logits at position `last`."""
+    said = reading.said[last - reading.first] if reading.said else int(row.argmax())
+    tokens = [said if one is None else one for one in wanted]
+    for token in tokens:
+        if not -len(row) <= token < len(row):
+            raise InvalidArgumentError(f"objective names {token}, and the model's output has {len(row)} logits")
+    return tokens
 
 
 def _token(asked: Any, tokenizer: Any) -> int:
@@ -146,7 +175,7 @@ def _token(asked: Any, tokenizer: Any) -> int:
 
 
 def definition(captured: Contributions, residual: float, method: Method, two_stacks: bool, score: str) -> str:
-    """What the numbers are, in one sentence that begins with what a score is."""
+    """What numbers of a network are, in one sentence that begins with what a score is."""
     mixed = "which hold the residual" if captured.holds_residual else f"mixed with a residual of {residual:g}"
     spread = ", as excess over an even spread" if method.calibration == "excess" else ""
     merged = (
@@ -158,6 +187,16 @@ def definition(captured: Contributions, residual: float, method: Method, two_sta
         f"{score}, through the {captured.measure} contributions of every layer, {mixed}{spread}{merged}{chained}; "
         f"{divided}divided by receptive fields"
     )
+
+
+def objective_words(asked: Any, probability: bool) -> str:
+    """What an objective is, in words."""
+    if callable(asked):
+        return getattr(asked, "__name__", "a function") + " of the model's output"
+    if is_many(asked):
+        return "the difference of two logits"
+    token = "the token that is predicted, or was said" if asked is None else f"{asked!r}"
+    return f"the {'log-probability' if probability else 'logit'} of {token}"
 
 
 def model_name(model: Any) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..attribution import require_alike
 from ..errors import MissingDependencyError
 from . import colour, elements, grid, layout, svg, wording
 
@@ -48,7 +49,7 @@ def page(*results: Attribution) -> str:
 
 def fragment(*results: Attribution) -> str:
     """The same without the page around it, for a notebook: every rule of its style is confined to its own element."""
-    wording.require_same_tokens(results)
+    require_alike(results)
     several = len(results[0].targets) > 1
     first = results[0] if several else wording.each_sink(results[0])[0]
     context = {

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["from_dict", "load", "save", "to_dict"]
 
 FORMAT = "attnflow.attribution"
-VERSION = 3
+VERSION = 4
 # What each version added: older files lack it, and it has its default. 2: encoder-decoders, several predictions and
-# grids. 3: shares of joint flows.
+# grids. 3: shares of joint flows. 4: words and other units, and scores that are no flows.
 _ADDED = {
     2: {"n_source", "sink_labels", "predictions", "link_names", "grid"},
     3: {"attribution", "standard_errors"},
+    4: {"members"},
 }
+
+# What a result holds in memory alone: networks are large, and can be made again.
+_NOT_STORED = {"evidence"}
 
 # Fields that are arrays in an npz file; everything else goes into its "meta" entry, which is the JSON without them.
 _ARRAYS = ("players", "values", "lower", "upper", "bottlenecks", "standard_errors")
@@ -43,6 +47,8 @@ def to_dict(result: Attribution) -> dict[str, Any]:
     """The JSON form of a result. ``summary`` repeats what is derived, for readers without this library."""
     record: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     for field in fields(result):
+        if field.name in _NOT_STORED:
+            continue
         value = getattr(result, field.name)
         if field.name == "flows":
             value = None if value is None else [_pair_to_dict(pair) for pair in value]
@@ -75,7 +81,7 @@ def from_dict(record: Any) -> Attribution:
         raise FileFormatError(
             f"this result has schema version {version!r}; this release of attnflow reads versions up to {VERSION}"
         )
-    added = set().union(*(names for later, names in _ADDED.items() if later > version))
+    added = _NOT_STORED.union(*(names for later, names in _ADDED.items() if later > version))
     names = [field.name for field in fields(Attribution) if field.name not in added]
     missing = [name for name in names if name not in record]
     if missing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from ..attribution import require_alike
 from . import colour, grid, layout, matrix, ribbons, wording
 from .elements import BASELINE, STYLE, WIDTH, Element, cells, line, rect, scale, shorten, text, tooltip
 
@@ -60,7 +61,7 @@ def picture(*results: Attribution) -> str:
 
     Of one sink the heatmaps, the chart and, where the first result has them, its flows; of several the matrix.
     """
-    wording.require_same_tokens(results)
+    require_alike(results)
     parts = [_headline(results)]
     if len(results[0].targets) > 1:
         parts.extend(_overview(result) for result in results)

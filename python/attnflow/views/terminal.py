@@ -9,6 +9,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from ..attribution import require_alike
 from ..errors import MissingDependencyError
 from . import colour, layout, wording
 
@@ -47,7 +48,7 @@ def render(*results: Attribution, width: int = 80, colours: ColourSystem | None 
     limit
         Most rows of the table; the highest scores stay. None for all.
     """
-    wording.require_same_tokens(results)
+    require_alike(results)
     width = max(width, _NARROWEST)
     out = StringIO()
     console = Console(

@@ -7,13 +7,9 @@ import re
 import unicodedata
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal, localcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from ..errors import InvalidArgumentError
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..attribution import Attribution
 
 __all__ = [
@@ -33,7 +29,6 @@ __all__ = [
     "pieces",
     "players_word",
     "position_share",
-    "require_same_tokens",
     "said_word",
     "score",
     "seconds",
@@ -169,38 +164,6 @@ def pieces(result: Attribution, positions: range | None = None) -> list[Piece]:
     return shown
 
 
-def require_same_tokens(results: Sequence[Attribution]) -> None:
-    """Refuse to put results side by side that are not about the same tokens and players."""
-    first = results[0]
-    for other in results[1:]:
-        if other.tokens != first.tokens or other.players.tolist() != first.players.tolist():
-            raise InvalidArgumentError(
-                f"results can be compared over the same tokens and players only: got {len(first.tokens)} tokens with "
-                f"{first.players.size} players, and {len(other.tokens)} tokens with {other.players.size} players"
-            )
-        if len(other.targets) != len(first.targets):
-            raise InvalidArgumentError(
-                f"results can be compared over the same sinks only: got {len(first.targets)} and {len(other.targets)}"
-            )
-        if len(first.targets) > 1 and other.targets != first.targets:
-            raise InvalidArgumentError(
-                "results with several sinks can be compared over the same ones only: got positions "
-                f"{_positions(first)} and {_positions(other)}"
-            )
-        several = len(first.targets) > 1
-        for one, two, what in (
-            (several and first.sink_labels, several and other.sink_labels, "steps"),
-            (first.n_source, other.n_source, "division into what an encoder and what a decoder read"),
-            (first.grid, other.grid, "grid"),
-        ):
-            if one != two:
-                raise InvalidArgumentError(f"results can be compared over the same {what} only: got {one} and {two}")
-
-
-def _positions(result: Attribution) -> list[Any]:
-    return [target[0] if len(target) == 1 else target for target in result.targets]
-
-
 def each_sink(result: Attribution) -> list[Attribution]:
     """The result as one result a sink, with the players it can see, so that a view has one sink to think of."""
     if len(result.targets) == 1:
@@ -211,20 +174,13 @@ def each_sink(result: Attribution) -> list[Attribution]:
 
 def _one_sink(result: Attribution, sink: int) -> Attribution:
     seen = result.visible(sink)
-    if not seen.any():  # a result needs a player, and its scores say that nothing arrives
-        seen = ~seen
-    players = result.players[seen]
-    flows = [replace(f, sink=0) for f in result.flows or () if f.sink == sink and f.source in players]
+    alone = result[sink, seen if seen.any() else ~seen]  # a result needs a player, and scores say that nothing arrives
     return replace(
-        result,
-        players=players,
-        targets=result.targets[sink : sink + 1],
+        alone,
         target_label=_sink_label(result, sink),
         sink_labels=None,
         prediction=result.predictions[sink] if result.predictions is not None else result.prediction,
         predictions=None,
-        flows=tuple(flows) or None,
-        **{name: part[sink : sink + 1, seen] for name, part in result.arrays().items()},
     )
 
 
@@ -253,9 +209,15 @@ _MEASURES = {
 
 def method_name(result: Attribution) -> str:
     """A short name for how a result was computed, from its options."""
+    if result.attribution == "combination":
+        return str(result.options.get("combination", "Combination of results"))
+    if result.attribution in _NO_MEASURE:
+        return _NO_MEASURE[result.attribution]
     measure = str(result.options.get("measure", "attention"))
     shown, _ = _MEASURES.get(measure, (visible(measure), ""))
     calibration = result.options.get("calibration")
+    if result.attribution in _DRAWN:
+        return _DRAWN[result.attribution].format(shown)
     if calibration == "excess":
         flow = f"excess {shown} flow"
     else:
@@ -269,7 +231,12 @@ _SHARES = {
     "shapley": "Shapley values of {}",
     "fair": "Fair split of {}",
     "barrier": "Barrier centre of {}",
+    "rollout": "Rollout instead of {}",
+    "widest_path": "Widest path instead of {}",
 }
+# Of one layer's contributions, or of their mean.
+_DRAWN = {"raw_attention": "Raw {}, last layer", "mean_attention": "Raw {}, mean over layers"}
+_NO_MEASURE = {"gradient_x_input": "Gradient × input", "leave_one_out": "Leave-one-out", "random": "Random"}
 
 
 def method_note(result: Attribution) -> str:
