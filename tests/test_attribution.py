@@ -459,7 +459,7 @@ def damaged() -> list[tuple[str, Any]]:
         ("NaN", change().replace("0.25", "NaN", 1)),
         ("deep", "[" * 100_000),
         ("binary", b"\xff\xfe\x00"),
-        ("later version", change(version=4)),
+        ("later version", change(version=5)),
         ("no version", change(version=None)),
         ("no values", json.dumps(record)),
         ("values of another shape", change(values=[[1.0]])),

@@ -282,15 +282,15 @@ def test_a_file_of_the_first_version_is_read(suffix: str, tmp_path: Any) -> None
 
 def first_version(record: dict[str, Any]) -> dict[str, Any]:
     """The record as it was before there were encoder-decoders."""
-    assert record["version"] == 3
-    later = {*ADDED, "attribution", "standard_errors"}
+    assert record["version"] == 4
+    later = {*ADDED, "attribution", "standard_errors", "members"}
     return {name: value for name, value in record.items() if name not in later} | {"version": 1}
 
 
 def test_a_file_of_this_version_has_to_be_complete(model: Any, tokens: Any, tmp_path: Any) -> None:
     file = attnflow.explain(model, tokens, TEXT, target=TARGET).save(tmp_path / "x.json")
     record = json.loads(file.read_text())
-    for name in (*ADDED, "attribution", "standard_errors"):
+    for name in (*ADDED, "attribution", "standard_errors", "members"):
         file.write_text(json.dumps({key: value for key, value in record.items() if key != name}))
         with pytest.raises(FileFormatError, match=f"lacks {name}"):
             Attribution.load(file)

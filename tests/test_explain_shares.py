@@ -41,7 +41,7 @@ def test_scores_are_the_networks_shares(attribution: Any) -> None:
     assert result.standard_errors is None
     assert (result.lower <= result.values).all()
     assert (result.values <= result.upper).all()
-    assert set(result.timings) == {"capture", "network", "flow", "shares", "picture"}
+    assert set(result.timings) == {"capture", "network", "shares", "picture"}
     alone = attnflow.explain(model, plain(), TEXT, **LIGHT)
     assert alone.values.sum() > result.values.sum()
     assert alone.attribution == "independent"
@@ -103,9 +103,9 @@ def test_shares_survive_files(tmp_path: Any) -> None:
     for name in ("shares.json", "shares.npz"):
         assert Attribution.load(result.save(tmp_path / name)) == result
     record = json.loads((tmp_path / "shares.json").read_text())
-    assert record["version"] == 3
+    assert record["version"] == 4
     # A file from before there were shares.
-    for name in ("attribution", "standard_errors"):
+    for name in ("attribution", "standard_errors", "members"):
         del record[name]
     (tmp_path / "old.json").write_text(json.dumps({**record, "version": 2}))
     old = Attribution.load(tmp_path / "old.json")

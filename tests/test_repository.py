@@ -39,12 +39,13 @@ ARROWS = {
     "matrices": {"storage", "_positions", "errors", "numpy"},
     "_links": {"matrices", "maxflow", "storage", "_positions", "errors", "numpy"},
     "_encoder_decoder": {"matrices", "maxflow", "_positions", "errors", "numpy"},
-    "_queries": {"baselines", "bottlenecks", "games", "maxflow", "_kernel", "_positions", "numpy"},
+    "_queries": {"_sweeps", "bottlenecks", "games", "maxflow", "_kernel", "_positions", "numpy"},
     "network": {
         *("_links", "_encoder_decoder", "_queries", "matrices", "maxflow", "storage", "_positions", "errors", "numpy"),
     },
     "adapters": {"network", "matrices", "errors"},  # and nothing of the libraries that they read
-    "baselines": {"storage", "_positions", "numpy", "errors"},
+    "_sweeps": {"storage", "_positions", "numpy", "errors"},
+    "baselines": {"_sweeps", "_positions", "numpy", "errors"},
     "instances": {"numpy", "errors"},
     "packaged_models": {"errors", "numpy", "torch (lazily)", "transformers (lazily)", "tokenizers (lazily)"},
     "bench": {
@@ -54,7 +55,7 @@ ARROWS = {
     "bench/peers": {"bench", "numpy", "igraph", "maxflow", "networkx", "ortools", "scipy"},  # loaded when looked for
     "attribution": {"_positions", "_frozen", "numpy", "errors", "maxflow", "views (lazily)"},
     "capture": {"torch", "transformers", "numpy", "errors"},
-    "explain": {"capture (lazily)", "network", "attribution", "_positions", "errors", "numpy"},
+    "explain": {"capture (lazily)", "torch (lazily)", "network", "attribution", "_positions", "errors", "numpy"},
     "views": {"attribution", "errors", "numpy", "rich", "jinja2", "markupsafe", "IPython (lazily)", "pandas (lazily)"},
     "cli": {PUBLIC, "numpy", "PIL (lazily)"},
     "__main__": {"cli"},

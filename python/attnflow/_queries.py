@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import baselines, bottlenecks, games, maxflow
+from . import _sweeps, bottlenecks, games, maxflow
 from ._kernel import Progress
 from ._positions import Node, Positions, groups, integer
 from .bottlenecks import Bottleneck, Paths
@@ -282,7 +282,7 @@ class Queries:
         >>> network.rollout(), network.source_flows().values
         (array([[0.75, 0.25]]), array([[1. , 0.5]]))
         """
-        return baselines.through_blocks("rollout", *self._ends(sources, sinks))
+        return _sweeps.through_blocks("rollout", *self._ends(sources, sinks))
 
     def widest_path(self, sinks: Positions = -1, *, sources: Positions | None = None) -> NDArray[np.float64]:
         """The bottleneck of the best single path from a source to a sink [1]_, never above the maximum flow.
@@ -317,7 +317,7 @@ class Queries:
         >>> network.widest_path()
         array([[0.3, 0.7]])
         """
-        return baselines.through_blocks("widest path", *self._ends(sources, sinks))
+        return _sweeps.through_blocks("widest path", *self._ends(sources, sinks))
 
     def bottleneck(
         self,

@@ -10,19 +10,16 @@ model are, too: gradient times input, leaving tokens out, and chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._positions import Node, Positions, as_position, groups, is_many
+from . import _sweeps
+from ._positions import Positions, as_position, groups, is_many
 from .errors import InvalidArgumentError, InvalidCapacityError
-from .storage import entries
-
-if TYPE_CHECKING:
-    from .maxflow import Link
 
 __all__ = ["raw_attention", "rollout", "widest_path"]
 
@@ -74,7 +71,7 @@ def rollout(
     array([[0.75, 0.25]])
     """
     matrices = _matrices(capacities)
-    return _product(*_chain(matrices, sinks, sources))
+    return _sweeps.product(*_chain(matrices, sinks, sources))
 
 
 def raw_attention(
@@ -167,44 +164,10 @@ def widest_path(
     array([[0.3, 0.7]])
     """
     matrices = _matrices(capacities, unbounded=True)
-    return _widest(*_chain(matrices, sinks, sources))
+    return _sweeps.widest(*_chain(matrices, sinks, sources))
 
 
-# ---- through blocks --------------------------------------------------------------------------------------------------
-
-
-def through_blocks(
-    rule: Literal["rollout", "widest path"],
-    sizes: Sequence[int],
-    links: Sequence[Link],
-    sources: Sequence[Sequence[Node]],
-    sinks: Sequence[Sequence[Node]],
-) -> Matrix:
-    """Rollout or the widest path through a network of any shape; see :meth:`attnflow.Network.rollout`."""
-    edges = []
-    for number, link in enumerate(links):
-        if getattr(link.capacities, "dropped_in", None) is not None:
-            raise InvalidArgumentError(f"link {number} dropped edges, which the {rule} would need: keep all of them")
-        if rule == "rollout" and np.isinf(entries(link.capacities)).any():
-            raise InvalidCapacityError(
-                f"link {number} has unbounded edges: rollout is a product of capacities, which must be finite"
-            )
-        edges.append((link.giver, link.receiver, partial(_matrix_of, link, sizes)))
-    return (_product if rule == "rollout" else _widest)(tuple(sizes), edges, sources, sinks)
-
-
-# Giver, receiver, and what makes the matrix between them, so that one at a time is held whole.
-Edges = Sequence[tuple[int, int, Callable[[], Matrix]]]
-
-
-def _matrix_of(link: Link, sizes: Sequence[int]) -> Matrix:
-    matrix = np.zeros((sizes[link.receiver], sizes[link.giver]))
-    receiver, giver, capacity = link.edges(sizes[link.receiver])
-    matrix[receiver, giver] = capacity
-    return matrix
-
-
-def _chain(matrices: list[Matrix], sinks: Any, sources: Any) -> tuple[tuple[int, ...], Edges, Any, Any]:
+def _chain(matrices: list[Matrix], sinks: Any, sources: Any) -> tuple[tuple[int, ...], _sweeps.Edges, Any, Any]:
     """Layers one behind the other as blocks, and the ends as nodes of them."""
     receivers, givers = _ends(matrices, sinks, sources)
     sizes = (matrices[0].shape[1], *(matrix.shape[0] for matrix in matrices))
@@ -216,56 +179,6 @@ def _chain(matrices: list[Matrix], sinks: Any, sources: Any) -> tuple[tuple[int,
         [[(0, k) for k in group] for group in givers],
         [[(top, j) for j in group] for group in receivers],
     )
-
-
-def _product(
-    sizes: tuple[int, ...], edges: Edges, sources: Sequence[Sequence[Node]], sinks: Sequence[Sequence[Node]]
-) -> Matrix:
-    """From the sinks' side, block by block: the sum over all paths of the products of their capacities."""
-    reach = [np.zeros((len(sinks), size)) for size in sizes]
-    for row, group in enumerate(sinks):
-        for block, position in group:
-            reach[block][row, position] = 1.0
-    for block in _backwards(len(sizes), edges):
-        for giver, receiver, matrix in edges:
-            if receiver == block:
-                reach[giver] += reach[block] @ matrix()
-    return np.stack([sum((reach[b][:, k] for b, k in group), np.zeros(len(sinks))) for group in sources], axis=1)
-
-
-def _backwards(n_blocks: int, edges: Edges) -> list[int]:
-    """The blocks in an order in which each comes after all that it leads to."""
-    order: list[int] = []
-    while len(order) < n_blocks:
-        ready = [
-            block
-            for block in range(n_blocks)
-            if block not in order and all(receiver in order for giver, receiver, _ in edges if giver == block)
-        ]
-        if not ready:
-            raise InvalidArgumentError("rollout is a product over layers, and the blocks of this network form a circle")
-        order += ready
-    return order
-
-
-def _widest(
-    sizes: tuple[int, ...], edges: Edges, sources: Sequence[Sequence[Node]], sinks: Sequence[Sequence[Node]]
-) -> Matrix:
-    """From the sinks' side, until nothing grows: once through all links, unless blocks form a circle."""
-    values = np.empty((len(sinks), len(sources)))
-    for row, group in enumerate(sinks):
-        width = [np.zeros(size) for size in sizes]
-        for block, position in group:
-            width[block][position] = np.inf
-        grown = True
-        while grown:
-            grown = False
-            for giver, receiver, matrix in sorted(edges, key=lambda edge: -edge[1]):
-                wider = np.maximum(np.minimum(matrix(), width[receiver][:, None]).max(axis=0), width[giver])
-                grown = grown or bool((wider > width[giver]).any())
-                width[giver] = wider
-        values[row] = [max(width[block][position] for block, position in source) for source in sources]
-    return values
 
 
 def _matrices(capacities: Any, *, unbounded: bool = False) -> list[Matrix]:

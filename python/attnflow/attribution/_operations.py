@@ -29,22 +29,22 @@ __all__ = ["check", "combined", "indices", "merged", "part", "regrouped", "requi
 
 def indices(key: Any, size: int, what: str) -> list[int]:
     """What an index, a slice, a list of indices or a mask picks of so many; never nothing."""
+    index = key
     if is_many(key):
-        array = np.asarray(key)
-        if array.dtype.kind not in "iub" or array.ndim != 1 or (array.dtype.kind == "b" and array.size != size):
+        index = np.asarray(list(key))
+        if index.dtype.kind not in "iub" or index.ndim != 1 or (index.dtype.kind == "b" and index.size != size):
             raise InvalidArgumentError(f"{key!r} is no index of {size} {what}: integers, a slice or a mask of {size}")
-        key = array
     elif isinstance(key, bool) or not (isinstance(key, slice) or hasattr(key, "__index__")):
         raise InvalidArgumentError(f"{key!r} is no index of {size} {what}: an integer, a slice or several integers")
     try:
-        chosen = np.atleast_1d(np.arange(size)[key]).tolist()
+        chosen = np.atleast_1d(np.arange(size)[index]).tolist()
     except IndexError:
         raise InvalidArgumentError(f"{key!r} is out of range: there are {size} {what}") from None
     if not chosen:
         raise InvalidArgumentError(f"{key!r} picks none of the {size} {what}: a result holds one at least")
     if len(set(chosen)) < len(chosen):
         raise InvalidArgumentError(f"{key!r} picks one of the {size} {what} twice: each can be there once")
-    return [int(index) for index in chosen]
+    return [int(each) for each in chosen]
 
 
 def part(result: Attribution, rows: Sequence[int], columns: Sequence[int]) -> Attribution:

@@ -398,6 +398,12 @@ class Attribution(Frozen):
         """The parts about one sink each."""
         return (self[sink] for sink in range(len(self)))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The `values`, for functions of numpy."""
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    __array_ufunc__ = None  # an array and a result do not add up: which of the two would it be?
+
     def __getitem__(self, key: Any) -> Attribution:
         """A part: ``result[sinks]`` or ``result[sinks, players]``, counted in :attr:`targets` and :attr:`players`.
 

@@ -105,8 +105,8 @@ class Asked:
                 raise InvalidArgumentError(f"sampling has no {name!r}: it may hold {', '.join(_SAMPLING)}")
             if name not in known:
                 raise InvalidArgumentError(
-                    f"sampling[{name!r}] is of {'attribution=' if known else ''}'shapley', and attribution is "
-                    f"{self.attribution!r}: leave it out"
+                    f"sampling has {name!r}, which is of attribution='shapley', and it is {self.attribution!r}: leave "
+                    "it out"
                 )
         if self.attribution in ("shapley", "random"):  # the other's seed is read by the same rule
             Network.encoder(np.ones((1, 1, 1))).shapley_values(**(self.sampling or {}))
