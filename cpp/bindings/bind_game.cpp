@@ -1,4 +1,4 @@
-// attnflow::prefix_values for Python.
+// What attnflow.games asks of the kernel: attnflow::prefix_values, attnflow::eliminate.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "attnflow/coalitions.hpp"
 #include "attnflow/errors.hpp"
+#include "attnflow/star_mesh.hpp"
 #include "bindings.hpp"
 
 using namespace attnflow;
@@ -42,6 +43,25 @@ py::dict prefix_value_arrays(const std::vector<std::uint32_t>& sizes, const std:
     return out;
 }
 
+using Doubles = py::array_t<double, py::array::c_style>;
+
+py::tuple eliminated(const Doubles& within, const Doubles& outside) {
+    const py::ssize_t n = outside.ndim() == 1 ? outside.shape(0) : -1;
+    if (n < 0 || within.ndim() != 2 || within.shape(0) != n || within.shape(1) != n)
+        throw InvalidArgument("weights within n nodes must be n x n, and those to outside n");
+    const auto size = static_cast<std::size_t>(n);
+    std::vector<double> left(within.data(), within.data() + within.size());
+    std::vector<double> ground(outside.data(), outside.data() + size);
+    Doubles passed({n, n}), pivots(n);
+    double* const shares = passed.mutable_data();
+    double* const weights = pivots.mutable_data();
+    {
+        const py::gil_scoped_release no_gil;
+        eliminate(size, left.data(), ground.data(), shares, weights);
+    }
+    return py::make_tuple(passed, pivots);
+}
+
 }  // namespace
 
 void bind_game(py::module_& module) {
@@ -49,4 +69,6 @@ void bind_game(py::module_& module) {
                py::arg("sink"), py::arg("orders"), py::kw_only(), py::arg("threads"), py::arg("check"),
                py::arg("progress"),
                "Maximum flow of the first players of each order, joined, for all lengths; see attnflow.games.");
+    module.def("eliminate", &eliminated, py::arg("within"), py::arg("outside"),
+               "Star-mesh elimination of nodes: (passed, pivots); see attnflow/star_mesh.hpp.");
 }

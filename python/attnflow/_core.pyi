@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 
 __version__: str
 
+def eliminate(
+    within: NDArray[np.float64], outside: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 def prefix_values(
     sizes: Sequence[int],
     links: Sequence[tuple[int, int, NDArray[Any], int, Any]],

@@ -51,6 +51,21 @@ def solve(
     return _called(_core.solve, sizes, edges, sources, sinks, **options)
 
 
+def eliminate(
+    within: NDArray[np.float64], outside: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Star-mesh elimination of n nodes: what each later one holds of what every node had, (n, n), and pivots (n,).
+
+    Parameters
+    ----------
+    within
+        (n, n) weights >= 0 between nodes, symmetric.
+    outside
+        (n,) weights >= 0 to everything else.
+    """
+    return _core.eliminate(within, outside)
+
+
 def prefix_values(
     sizes: Sequence[int],
     edges: Sequence[Edges],

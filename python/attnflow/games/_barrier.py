@@ -180,9 +180,8 @@ def _newton(
     def drops(at: _Pair) -> NDArray[np.float64]:
         return np.asarray((at[0][head] - at[0][tail]) + (at[1][head] - at[1][tail]))
 
-    def flows(at: _Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of these potentials: the flow, and what it leaves of the capacity, both without cancellation."""
-        drop = drops(at)
+    def flows(drop: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of these drops: the flow, and what it leaves of the capacity, both without cancellation."""
         scaled = np.abs(drop) * finite
         root = np.sqrt(scaled * scaled + 4)
         small, large = finite * (2 / (scaled + 2 + root)), finite * ((scaled + root) / (scaled + 2 + root))
@@ -191,11 +190,11 @@ def _newton(
         with np.errstate(divide="ignore"):
             return np.where(bounded, flow, 1 / drop), np.where(bounded, left, np.inf)
 
-    def dual(at: _Pair, flow: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    def dual(drop: NDArray[np.float64], flow: NDArray[np.float64], left: NDArray[np.float64]) -> float:
         if not (flow > 0).all():  # of an unbounded edge: no such flow
             return -np.inf
         logs = np.log(flow) + np.log(np.where(bounded, left, 1.0))
-        return float(-logs.sum() + drops(at) @ (flow - given))
+        return float(-logs.sum() + drop @ (flow - given))
 
     def surpluses(flow: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
         """What enters each node beyond the given flow's, to the digits of the least of its edges, not of the largest.
@@ -211,7 +210,9 @@ def _newton(
 
     # With 106 bits: where an edge of 1e-12 holds two large ones apart from the rest, potentials of 1e12 differ by 1.
     potential = _levels(tail[~bounded], head[~bounded], n), np.zeros(n)
-    flow, left = flows(potential)
+    drop = drops(potential)
+    flow, left = flows(drop)
+    length = 1.0
     for _ in range(_MOST_STEPS):
         surplus = surpluses(flow, left)
         weight = 1 / (flow**-2 + left**-2)
@@ -220,20 +221,21 @@ def _newton(
         decrement = float(np.sqrt(weight @ (step[head] - step[tail]) ** 2))
         if decrement <= tolerance:
             return flow, decrement
-        length, before = 1.0, dual(potential, flow, left)
-        while decrement > 0.25:  # closer by, the full step is the best
+        before, safe = dual(drop, flow, left), 1 / (1 + decrement)  # a step so long is always good enough
+        # Closer by, the full step is the best; else twice what did last time, or less.
+        length = 1.0 if decrement <= 0.25 else max(safe, min(1.0, 2 * length))
+        while True:
             ahead = _plus(potential, length * step)
-            if dual(ahead, *flows(ahead)) >= before + 0.1 * length * decrement**2:
+            drop = drops(ahead)
+            flow, left = flows(drop)
+            near = decrement <= 0.25 or length <= safe
+            if near or dual(drop, flow, left) >= before + 0.1 * length * decrement**2:
                 break
-            length /= 2
-            if length < 1 / (1 + decrement):  # what is always good enough
-                length = 1 / (1 + decrement)
-                break
-        potential = _plus(potential, length * step)
-        flow, left = flows(potential)
+            length = max(length / 2, safe)
+        potential = ahead
     raise AttnflowError(
         f"the barrier's centre was not found in {_MOST_STEPS} steps: the decrement is {decrement:.2g}, and "
-        f"{tolerance:g} was asked for. Please report the network"
+        f"{tolerance:g} was asked for. Ask for no less than that, or report the network if it is large"
     )
 
 

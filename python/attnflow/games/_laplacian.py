@@ -20,6 +20,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _kernel
+
 __all__ = ["Laplacian"]
 
 Array = NDArray[np.float64]
@@ -113,14 +115,5 @@ class Laplacian:
 
 def _inverse(within: Array, outside: Array) -> Array:
     """The inverse of the matrix of some nodes, given weights between them and what leads elsewhere: all >= 0."""
-    n = outside.size
-    within, outside = within.copy(), np.array(outside, dtype=np.float64)
-    pivots, passed = np.empty(n), np.eye(n)
-    for k in range(n):
-        pivots[k] = outside[k] + within[k, k + 1 :].sum()
-        shares = within[k, k + 1 :] / pivots[k]
-        within[k + 1 :, k + 1 :] += np.outer(within[k, k + 1 :], shares)
-        outside[k + 1 :] += shares * outside[k]
-        # What node k had, each later one gets its share of.
-        passed[k + 1 :, : k + 1] += np.outer(shares, passed[k, : k + 1])
+    passed, pivots = _kernel.eliminate(within, outside)
     return (passed / pivots[:, None]).T @ passed
