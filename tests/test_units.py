@@ -34,8 +34,9 @@ def pieces(text: str, units: Any, *, every: int = 1) -> list[str]:
     [
         ("The cat sat.", ["The", "cat", "sat", "."]),
         ("don't 'quote' well-known", ["don't", "'", "quote", "'", "well-known"]),
-        ("a_b 3.14 x2", ["a_b", "3", ".", "14", "x2"]),
+        ("a_b 3.14 x2", ["a_b", "3.14", "x2"]),
         ("wait... what?!", ["wait", "...", "what", "?!"]),
+        ("1,000.5, a.b 7.", ["1,000.5", ",", "a", ".", "b", "7", "."]),
         ("naïve cafe\u0301 हिन्दी", ["naïve", "cafe\u0301", "हिन्दी"]),
         ("猫が好き", ["猫", "が", "好", "き"]),
         ("  spaced\n\tout ", ["spaced", "out"]),
@@ -67,9 +68,16 @@ def test_a_token_across_a_border_joins_both_sides() -> None:
     assert grouping("ab cd ef", [(0, 4), (4, 5), (5, 8)], "words").members == ((0, 1), (2,))
 
 
+def test_blanks_between_sentences_belong_to_one() -> None:
+    text = "One.\n\n Two. "
+    assert grouping(text, cut(text, every=1), "sentences").members == ((0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11))
+    assert grouping(text, cut(text, every=1), "words").members[:3] == ((0, 1, 2), (3,), (4,))
+
+
 def test_tokens_outside_of_the_text_stay_alone() -> None:
     offsets = [None, (0, 2), (2, 3), (3, 5), None]
-    assert grouping("ab cd", offsets, [(0, 5)]).members == ((0,), (1, 3), (2,), (4,))
+    assert grouping("ab cd", offsets, [(0, 5)]).members == ((0,), (1, 2, 3), (4,))
+    assert grouping("ab cd", offsets, "words").members == ((0,), (1,), (2,), (3,), (4,))
     with pytest.raises(InvalidArgumentError, match="no token here has a place in one"):
         grouping("ab", [None, None], "words")
 

@@ -57,10 +57,10 @@ def grouping(text: str, offsets: Sequence[Span | None], units: Any) -> Grouping:
     alone: list[int] = []
     at = 0
     for position, offset in sorted(enumerate(offsets), key=lambda one: (one[1] or (0, 0), one[0])):
-        inside = None if offset is None else _stripped(text, offset)
-        if inside is None:
+        if offset is None or offset[0] == offset[1]:
             alone.append(position)
             continue
+        inside = _stripped(text, offset)
         while at < len(spans) and spans[at][1] <= inside[0]:
             at += 1
         touched = []
@@ -86,11 +86,11 @@ def options_word(units: Any) -> Any:
     return units if isinstance(units, str) else [list(span) for span in units]
 
 
-def _stripped(text: str, span: Span) -> Span | None:
-    """Without the blanks around it, which many tokenizers count to the word behind; None if that is all there is."""
+def _stripped(text: str, span: Span) -> Span:
+    """Without the blanks around it, which many tokenizers count to the word behind; with them if there is no more."""
     inner = text[slice(*span)]
     start = span[0] + len(inner) - len(inner.lstrip())
-    return (start, start + len(inner.strip())) if inner.strip() else None
+    return (start, start + len(inner.strip())) if inner.strip() else span
 
 
 def _checked(text: str, units: Any) -> list[Span]:
@@ -114,15 +114,16 @@ def _checked(text: str, units: Any) -> list[Span]:
 
 
 def _words(text: str) -> list[Span]:
-    """Runs of letters, marks and digits, with apostrophes and hyphens inside; runs of any other signs but blanks.
+    """Runs of letters, marks and digits, with apostrophes, hyphens and decimal points inside; runs of other signs.
 
     What is written without blanks in Chinese or Japanese signs is one word a sign, as Unicode's default has it.
     """
     spans: list[Span] = []
     kinds = [_kind(character) for character in text]
     for at, kind in enumerate(kinds):
-        if kind == "joiner":
+        if kind in ("joiner", "point"):
             inside = 0 < at < len(text) - 1 and kinds[at - 1] == kinds[at + 1] == "letter"
+            inside = inside and (kind == "joiner" or (text[at - 1].isdigit() and text[at + 1].isdigit()))
             kinds[at] = "letter" if inside else "sign"
         if kinds[at] == "blank":
             continue
@@ -139,6 +140,8 @@ def _kind(character: str) -> str:
         return "blank"
     if character in "'’-‐":
         return "joiner"
+    if character in ".,":
+        return "point"
     category = unicodedata.category(character)
     if category == "Lo" and unicodedata.name(character, "").startswith(("CJK", "HIRAGANA", "KATAKANA")):
         return "ideograph"
@@ -146,11 +149,14 @@ def _kind(character: str) -> str:
 
 
 def _sentences(text: str) -> list[Span]:
-    """Up to a full stop, a question mark or an exclamation mark that a blank follows, or the end of a line."""
+    """Up to a full stop, a question mark or an exclamation mark that a blank follows, or the end of a line.
+
+    Blanks behind a sentence belong to it if a line ends there, else to the next.
+    """
     ends = [found.end() for found in _SENTENCE.finditer(text)]
     begins = [0, *ends]
-    spans = [(begin, end) for begin, end in zip(begins, [*ends, len(text)], strict=True) if text[begin:end].strip()]
-    # A mark behind a mark is no sentence of its own.
+    spans = [(begin, end) for begin, end in zip(begins, [*ends, len(text)], strict=True) if begin < end]
+    # A mark behind a mark is no sentence of its own, and no blank is.
     whole: list[Span] = []
     for begin, end in spans:
         if whole and not any(character.isalnum() for character in text[begin:end]):
