@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .._frozen import Frozen
+from .._positions import integer, is_many
 from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Grid", "PairFlow", "Score", "frozen", "put"]
+__all__ = ["Grid", "PairFlow", "Score", "frozen", "joined", "lists", "plain", "prediction", "put"]
 
 
 class Grid(NamedTuple):
@@ -100,3 +103,34 @@ def frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any
         raise InvalidArgumentError(f"{name} must be an array of {np.dtype(dtype).name}: {error}") from error
     array.flags.writeable = False
     return array
+
+
+def prediction(given: tuple[str, float]) -> tuple[str, float]:
+    """A token and its probability."""
+    token, probability = given
+    if not 0 <= float(probability) < math.inf:
+        raise InvalidArgumentError(f"the probability of {token!r} must be finite and >= 0, got {probability}")
+    return str(token), float(probability)
+
+
+def joined(target: int | Iterable[int], name: str) -> tuple[int, ...]:
+    """One position or several, as a tuple."""
+    return tuple(integer(member, name) for member in (target if is_many(target) else [target]))
+
+
+def plain(value: Any, name: str) -> Any:
+    """An option in types that JSON knows, so that every file holds what the result holds; tuples cannot be changed."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return tuple(plain(v, name) for v in value)
+    raise InvalidArgumentError(
+        f"option {name!r} must be a string, a finite number, a bool, None or a list of these, got {value!r}"
+    )
+
+
+def lists(value: Any) -> Any:
+    """With lists in the place of tuples, as JSON has them."""
+    return [lists(member) for member in value] if isinstance(value, tuple) else value

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._frozen import Frozen
-from .._positions import as_position, integer, is_many, number
+from .._positions import as_position, integer, number
 from ..errors import InvalidArgumentError, MissingDependencyError
 from ..maxflow import NONE, SINK, SOURCE
 from . import _operations
 from ._kinds import ATTRIBUTIONS, COMBINATION, FLOWS, SIGNED, Attributed, Kind
-from ._parts import Grid, PairFlow, Score, frozen, put
+from ._parts import Grid, PairFlow, Score, frozen, joined, lists, plain, prediction, put
 from ._ranks import spearman
 from ._scoring import Evidence
 
@@ -166,7 +166,7 @@ class Attribution(Frozen):
             raise InvalidArgumentError(
                 f"players must be a 1-D array of ascending positions, got {self.players.tolist()}"
             )
-        put(self, "targets", tuple(_joined(t, f"targets[{i}]") for i, t in enumerate(self.targets)))
+        put(self, "targets", tuple(joined(t, f"targets[{i}]") for i, t in enumerate(self.targets)))
         for name, positions in [("players", self.players.tolist()), *(("targets", t) for t in self.targets)]:
             if not positions or min(positions) < 0 or max(positions) >= n:
                 raise InvalidArgumentError(
@@ -186,9 +186,9 @@ class Attribution(Frozen):
         self._check_labels(n)
         self._check_numbers((len(self.targets), self.players.size))
         if self.prediction is not None:
-            put(self, "prediction", _prediction(self.prediction))
+            put(self, "prediction", prediction(self.prediction))
         put(self, "timings", MappingProxyType({str(k): float(v) for k, v in self.timings.items()}))
-        put(self, "options", MappingProxyType({str(k): _plain(v, str(k)) for k, v in self.options.items()}))
+        put(self, "options", MappingProxyType({str(k): plain(v, str(k)) for k, v in self.options.items()}))
         if self.flows is not None:
             put(self, "flows", tuple(self.flows))
             for pair in self.flows:
@@ -202,11 +202,11 @@ class Attribution(Frozen):
         if self.sink_labels is not None:
             put(self, "sink_labels", tuple(str(label) for label in self.sink_labels))
         if self.predictions is not None:
-            put(self, "predictions", tuple(map(_prediction, self.predictions)))
+            put(self, "predictions", tuple(map(prediction, self.predictions)))
         if self.link_names is not None:
             put(self, "link_names", tuple(str(name) for name in self.link_names))
         if self.members is not None:
-            put(self, "members", tuple(_joined(member, f"members[{i}]") for i, member in enumerate(self.members)))
+            put(self, "members", tuple(joined(member, f"members[{i}]") for i, member in enumerate(self.members)))
             if len(self.members) != n or not all(self.members):
                 raise InvalidArgumentError(f"members must hold one entry a token, and none empty: {n} tokens")
         if self.grid is not None:
@@ -501,7 +501,7 @@ class Attribution(Frozen):
         """The result as plain lists, numbers and strings: what ``save("x.json")`` writes. Floats survive exactly."""
         from ..views import storage
 
-        return storage.to_dict(self) | {"options": {name: _lists(value) for name, value in self.options.items()}}
+        return storage.to_dict(self) | {"options": {name: lists(value) for name, value in self.options.items()}}
 
     def to_pandas(self) -> Any:
         """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame).
@@ -571,31 +571,3 @@ class Attribution(Frozen):
         return isinstance(other, Attribution) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, which is large: not a key
-
-
-def _prediction(given: tuple[str, float]) -> tuple[str, float]:
-    token, probability = given
-    if not 0 <= float(probability) < math.inf:
-        raise InvalidArgumentError(f"the probability of {token!r} must be finite and >= 0, got {probability}")
-    return str(token), float(probability)
-
-
-def _joined(target: int | Iterable[int], name: str) -> tuple[int, ...]:
-    return tuple(integer(member, name) for member in (target if is_many(target) else [target]))
-
-
-def _plain(value: Any, name: str) -> Any:
-    """An option in types that JSON knows, so that every file holds what the result holds; tuples cannot be changed."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return tuple(_plain(v, name) for v in value)
-    raise InvalidArgumentError(
-        f"option {name!r} must be a string, a finite number, a bool, None or a list of these, got {value!r}"
-    )
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(member) for member in value] if isinstance(value, tuple) else value
