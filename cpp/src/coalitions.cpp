@@ -20,15 +20,17 @@
 
 #include "attnflow/coalitions.hpp"
 
+#include <algorithm>
 #include <mutex>
+#include <numeric>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 #include "attnflow/certificate.hpp"
 #include "attnflow/errors.hpp"
+#include "coalition_flow.hpp"
 #include "crew.hpp"
-#include "dinic.hpp"
-#include "shared_flow.hpp"
 #include "stretches.hpp"
 #include "terminals.hpp"
 
@@ -98,72 +100,84 @@ struct Table {
     }
 };
 
-// The players who have come, and their flow.
+// The players who have come, and what they are worth.
 class Coalition {
    public:
     Coalition(const Table& table, Pulse& pulse)
         : table_(table),
           net_(table.capacities.network()),
-          pulse_(pulse),
-          residual_(table.capacities),
-          levels_(net_, pulse),
-          shared_(table.capacities) {
-        shared_.prepare(residual_, levels_, dinic_, table.everyone, table.into_sink, pulse);
+          flow_(table.capacities, table.everyone, table.into_sink, pulse) {
+        if (flow_.of_everyone() > table.capacities.quantum().flow_limit()) blame(pulse);
     }
 
     void begin() {
-        residual_.reset();
-        shared_.begin(table_.everyone);
+        flow_.begin();
         members_.clear();
         value_ = 0;
     }
 
     bool any() const { return !members_.empty(); }
+    /// The value of all players.
+    Units of_everyone() const { return flow_.of_everyone(); }
 
-    /// One more comes; `most`: no coalition has more. Returns the value of all who have come.
-    Units join(std::uint32_t player, Units most) {
+    /// One more comes. Returns the value of all who have come.
+    Units join(std::uint32_t player) {
         const std::vector<Node>& nodes = table_.game.players[player];
         members_.insert(members_.end(), nodes.begin(), nodes.end());
-        const Units bound = std::min(table_.leaving[player], most - value_);
-        value_ += shared_.come(nodes, residual_, levels_, dinic_, bound, pulse_);
-        if (value_ > table_.capacities.quantum().flow_limit())
-            throw UnboundedFlow("player " + std::to_string(player) + " (" + describe(net_, nodes) +
-                                ") reaches the sink through unbounded edges alone");
+        value_ += flow_.come(nodes, std::min(table_.leaving[player], of_everyone() - value_));
         return value_;
     }
 
     /// Throws CertificateFailure unless a cut has the value.
     void check_cut() {
-        levels_.explore(residual_, node_set(net_, members_));
-        const Units cut = cut_capacity(table_.capacities, levels_.visited()).units;
+        source_side_ = flow_.source_side(members_);
+        const Units cut = cut_capacity(table_.capacities, source_side_).units;
         if (cut != value_)
             throw CertificateFailure("a coalition has a flow of " + std::to_string(value_) +
                                      ", but the cut has capacity " + std::to_string(cut));
     }
 
-    /// Throws CertificateFailure unless the flow is one. After it nobody may come.
+    /// Throws CertificateFailure unless the flow is one, after check_cut(). After it nobody may come before begin().
     void check_flow() {
-        const std::vector<Word> source_side = levels_.visited();  // of check_cut()
-        shared_.leave_own(residual_, pulse_);
-        std::vector<EdgeFlow> flows;
-        if (value_ > 0) flows = residual_.flows();
-        check_certificate(table_.capacities, flows, members_, table_.game.sink, value_, source_side);
+        check_certificate(table_.capacities, flow_.own(members_), members_, table_.game.sink, value_, source_side_);
     }
 
-    const Counters& counters() const { return dinic_.counters; }
-    std::size_t bytes() const { return residual_.bytes() + shared_.bytes(); }
+    const Counters& counters() const { return flow_.counters(); }
+    std::size_t bytes() const { return flow_.bytes(); }
 
    private:
+    // Says whose flow has no bound.
+    [[noreturn]] void blame(Pulse& pulse) {
+        for (std::size_t player = 0; player < table_.game.players.size(); ++player) {
+            Terminals alone = table_.everyone;
+            alone.source_nodes = table_.game.players[player];
+            alone.sources = node_set(net_, alone.source_nodes);
+            if (CoalitionFlow(table_.capacities, alone, table_.into_sink, pulse).of_everyone() >
+                table_.capacities.quantum().flow_limit())
+                throw UnboundedFlow("player " + std::to_string(player) + " (" + describe(net_, alone.source_nodes) +
+                                    ") reaches the sink through unbounded edges alone");
+        }
+        throw std::logic_error("all players together have an unbounded flow, and none of them has");
+    }
+
     const Table& table_;
     const Network& net_;
-    Pulse& pulse_;
-    Residual residual_;
-    Levels levels_;
-    Dinic dinic_;
-    SharedFlow shared_;
+    CoalitionFlow flow_;
     std::vector<Node> members_;
     Units value_ = 0;
+    std::vector<Word> source_side_;  // of a minimum cut, see check_cut()
 };
+
+// The orders in an order in which neighbours begin alike.
+std::vector<std::size_t> sorted(const Orders& orders) {
+    const auto row = [&](std::size_t order) { return orders.players + order * orders.length; };
+    std::vector<std::size_t> out(orders.n_orders);
+    std::iota(out.begin(), out.end(), std::size_t{0});
+    std::sort(out.begin(), out.end(), [&](std::size_t a, std::size_t b) {
+        return std::lexicographical_compare(row(a), row(a) + orders.length, row(b), row(b) + orders.length);
+    });
+    return out;
+}
 
 }  // namespace
 
@@ -195,23 +209,26 @@ PrefixValues prefix_values(const Network& network, const Game& given, const Orde
     };
     {
         Coalition everyone(table, crew.pulse());
-        everyone.begin();
-        for (std::uint32_t player = 0; player < n_players; ++player) out.all = everyone.join(player, table.into_sink);
+        out.all = everyone.of_everyone();
         if (options.check) {
+            everyone.begin();
+            for (std::uint32_t player = 0; player < n_players; ++player) everyone.join(player);
             everyone.check_cut();
             everyone.check_flow();
         }
         count(everyone);
     }
+    const std::vector<std::size_t> order_of = sorted(orders);
     const auto threads = static_cast<unsigned>(std::min<std::size_t>(options.threads, orders.n_orders));
     Stretches stretches(orders.n_orders, std::max(1U, threads));
     out.statistics.threads = crew.work(std::max(1U, threads), [&](unsigned thread, Pulse& pulse) {
         std::optional<Coalition> coalition;
-        while (const std::optional<std::uint64_t> order = stretches.next(thread)) {
+        while (const std::optional<std::uint64_t> next = stretches.next(thread)) {
+            const std::size_t order = order_of[*next];
             if (!coalition) coalition.emplace(table, pulse);
             coalition->begin();
-            const std::uint32_t* const players = orders.players + *order * orders.length;
-            Units* const values = out.value.data() + *order * orders.length;
+            const std::uint32_t* const players = orders.players + order * orders.length;
+            Units* const values = out.value.data() + order * orders.length;
             Units value = 0;
             for (std::size_t i = 0; i < orders.length; ++i) {
                 const bool over = players[i] == Orders::nobody || value == out.all;
@@ -219,7 +236,7 @@ PrefixValues prefix_values(const Network& network, const Game& given, const Orde
                     std::fill(values + i, values + orders.length, value);
                     break;
                 }
-                value = values[i] = coalition->join(players[i], out.all);
+                value = values[i] = coalition->join(players[i]);
                 if (options.check) coalition->check_cut();
             }
             if (options.check && coalition->any()) coalition->check_flow();

@@ -45,6 +45,9 @@ Units Dinic::at_scale(Residual& residual, Levels& levels, const Terminals& termi
                       const Room& room, const Took& took) {
     const Network& net = residual.network();
     const Units tau = residual.threshold();
+    const auto give = [&](std::uint32_t block, std::uint32_t position, Units want) {
+        return from_sources(residual, levels, block, position, want);
+    };
     Units value = 0;
     while (bound - value >= tau) {
         ++counters.searches;
@@ -60,7 +63,7 @@ Units Dinic::at_scale(Residual& residual, Levels& levels, const Terminals& termi
             if (reached == nullptr || !test_bit(reached, position)) continue;
             const Units want = std::min(bound - value, room(i));
             if (want < tau) continue;
-            const Units got = blocking_flow(residual, levels, level, sink, want, pulse);
+            const Units got = blocking_flow<1>(residual, levels, level, sink, want, pulse, give);
             value += got;
             took(i, got);
             if (value > residual.capacities().quantum().flow_limit()) return value;
@@ -108,6 +111,45 @@ Units Dinic::solve_into(Residual& residual, Levels& levels, Terminals& terminals
     return value;
 }
 
+Units Dinic::solve_between(Residual& residual, Between& between, Ends& ends, Units bound, Pulse& pulse) {
+    const Network& net = residual.network();
+    Units value = 0;
+    while (value < bound) {
+        ++counters.searches;
+        pulse.check();
+        const std::size_t level = between.run(residual, ends.from, ends.to, ends.excluded);
+        if (level == 0) break;
+        const auto give = [&](std::uint32_t block, std::uint32_t position, Units want) {
+            Units& supply = ends.supply[net.first_node(block) + position];
+            const Units got = std::min(want, supply);
+            supply -= got;
+            if (supply == 0) {
+                clear_bit(between.at(0, block), position);
+                clear_bit(&ends.from[net.first_word(block)], position);
+            }
+            ++counters.augmentations;
+            return got;
+        };
+        for (std::uint32_t block = 0; block < net.n_blocks(); ++block) {
+            if (between.at(level, block) == nullptr) continue;
+            for (std::size_t w = 0; w < net.words(block); ++w) {
+                Word& to = ends.to[net.first_word(block) + w];
+                for_each_bit(between.at(level, block)[w] & to, w * word_bits, [&](std::size_t k) {
+                    const Node sink = net.first_node(block) + static_cast<Node>(k);
+                    const Units want = std::min(bound - value, ends.room[sink]);
+                    if (want == 0) return;
+                    const Units got = blocking_flow<0>(residual, between, level, sink, want, pulse, give);
+                    value += got;
+                    ends.room[sink] -= got;
+                    if (ends.room[sink] == 0) clear_bit(&to, k % word_bits);
+                });
+            }
+        }
+        if (value > residual.capacities().quantum().flow_limit()) break;
+    }
+    return value;
+}
+
 // What a node on level 1 can get: the arcs below it leave sources, which give all they are asked for. Half of all steps
 // end here, so it has a loop of its own.
 Units Dinic::from_sources(Residual& residual, Levels& levels, std::uint32_t block, std::uint32_t position, Units want) {
@@ -140,7 +182,7 @@ Units Dinic::from_sources(Residual& residual, Levels& levels, std::uint32_t bloc
 }
 
 // Finds the next node one level lower that `frame` can ask, and fills in `child` up to its arc.
-bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child) {
+bool Dinic::next_arc(const Residual& residual, LevelSets& levels, std::size_t below, Frame& frame, Frame& child) {
     const Network& net = residual.network();
     const std::vector<std::uint32_t>& into = net.links_into(frame.block);
     const auto forward = [&](std::uint32_t e, const Residual::LinkView& link, std::uint32_t giver) {
@@ -210,11 +252,14 @@ bool Dinic::next_arc(const Residual& residual, Levels& levels, std::size_t below
     return false;
 }
 
-Units Dinic::blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse) {
+// Fills `sink` by ways down to level `lowest`, where give(block, position, want) says how much a node has.
+template <std::size_t lowest, class Give>
+Units Dinic::blocking_flow(Residual& residual, LevelSets& levels, std::size_t level, Node sink, Units want,
+                           Pulse& pulse, const Give& give) {
     const Units tau = residual.threshold();
     const std::size_t top = level;
     const std::uint32_t block = residual.network().block_of(sink), position = residual.network().position_of(sink);
-    if (top == 1) return from_sources(residual, levels, block, position, want);
+    if (top == lowest) return give(block, position, want);
     if (stack_.size() <= top) stack_.resize(top + 1);
     const auto enter = [](Frame& frame, Units asked) {
         frame.want = asked;
@@ -234,13 +279,13 @@ Units Dinic::blocking_flow(Residual& residual, Levels& levels, std::size_t level
         const bool unsatisfied = frame->want - frame->got >= tau;
         if (unsatisfied && next_arc(residual, levels, level - 1, *frame, *child)) {
             const Units asked = std::min(frame->want - frame->got, child->edge.left);
-            if (level > 2) {
+            if (level > lowest + 1) {
                 enter(*child, asked);
                 frame = child;
                 --level;
                 continue;
             }
-            delivered = from_sources(residual, levels, child->block, child->position, asked);
+            delivered = give(child->block, child->position, asked);
         } else {  // has all it wants, or nobody left to ask
             if (unsatisfied) clear_bit(levels.at(level, frame->block), frame->position);
             delivered = frame->got;

@@ -1,9 +1,17 @@
 // Dinic's algorithm on bits. See dinic.cpp.
 #pragma once
 
+#include "between.hpp"
 #include "solver.hpp"
 
 namespace attnflow {
+
+/// Two ends of a flow, which are nodes with a limit each.
+struct Ends {
+    std::vector<Word> from, to;       // node sets: those whose supply, whose room is positive
+    std::vector<Units> supply, room;  // [node]
+    std::vector<Word> excluded;       // nodes that do not lead from one to the other
+};
 
 class Dinic final : public Solver {
    public:
@@ -16,6 +24,10 @@ class Dinic final : public Solver {
     /// terminals.sinks: those that take no more are none.
     Units solve_into(Residual& residual, Levels& levels, Terminals& terminals, std::vector<Units>& room, Units bound,
                      Pulse& pulse);
+
+    /// From nodes of limited supply to nodes of limited room, at the finest scale; all of `ends` is brought up to date. Less
+    /// than `bound`: there is no way left. `residual` keeps columns.
+    Units solve_between(Residual& residual, Between& between, Ends& ends, Units bound, Pulse& pulse);
 
    private:
     // A node on the search's way down, and the residual arc by which the node above it asked.
@@ -35,9 +47,11 @@ class Dinic final : public Solver {
     template <class Room, class Took>
     Units at_scale(Residual& residual, Levels& levels, const Terminals& terminals, Units bound, Pulse& pulse,
                    const Room& room, const Took& took);
-    Units blocking_flow(Residual& residual, Levels& levels, std::size_t level, Node sink, Units want, Pulse& pulse);
+    template <std::size_t lowest, class Give>
+    Units blocking_flow(Residual& residual, LevelSets& levels, std::size_t level, Node sink, Units want, Pulse& pulse,
+                        const Give& give);
     Units from_sources(Residual& residual, Levels& levels, std::uint32_t block, std::uint32_t position, Units want);
-    static bool next_arc(const Residual& residual, Levels& levels, std::size_t below, Frame& frame, Frame& child);
+    static bool next_arc(const Residual& residual, LevelSets& levels, std::size_t below, Frame& frame, Frame& child);
 
     std::vector<Frame> stack_;  // [level]
 };

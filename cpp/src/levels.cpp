@@ -7,10 +7,9 @@
 namespace attnflow {
 
 Levels::Levels(const Network& network, Pulse& pulse)
-    : network_(network), pulse_(pulse), n_blocks_(network.n_blocks()), no_nodes_(network.n_words(), 0) {}
+    : LevelSets(network), pulse_(pulse), no_nodes_(network.n_words(), 0) {}
 
-// The words of (level, block), made empty where they are new. May move words_.
-Word* Levels::open(std::size_t level, std::uint32_t block) {
+Word* LevelSets::open(std::size_t level, std::uint32_t block) {
     std::uint32_t& offset = table_[level * n_blocks_ + block].offset;
     if (offset == 0) {
         offset = static_cast<std::uint32_t>(words_.size()) + 1;
@@ -25,8 +24,7 @@ void Levels::visit(std::size_t level, std::uint32_t block, std::size_t position)
     set_bit(visited_.data() + network_.first_word(block), position);
 }
 
-// Notes which words of a finished level hold nodes, and forgets the blocks where none was found.
-void Levels::close(std::size_t level) {
+void LevelSets::close(std::size_t level) {
     for (const std::uint32_t block : next_frontier_) {
         Slot& slot = table_[level * n_blocks_ + block];
         const Word* words = words_.data() + (slot.offset - 1);
@@ -51,9 +49,7 @@ bool Levels::all_visited(std::uint32_t block) const {
 std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sources, const std::vector<Word>& sinks,
                         const std::vector<Word>& excluded) {
     visited_ = excluded;
-    words_.clear();
-    table_.assign(n_blocks_, Slot{});
-    next_frontier_.clear();
+    clear();
     for (std::uint32_t b = 0; b < n_blocks_; ++b)
         for (std::size_t w = 0; w < network_.words(b); ++w)
             for_each_bit(sources[network_.first_word(b) + w], w * word_bits, [&](std::size_t i) { visit(0, b, i); });
@@ -62,7 +58,7 @@ std::size_t Levels::run(const Residual& residual, const std::vector<Word>& sourc
         pulse_.beat();
         frontier_.swap(next_frontier_);
         next_frontier_.clear();
-        table_.resize(table_.size() + n_blocks_);
+        add_level();
         for (const std::uint32_t block : frontier_) expand(residual, level, block);
         close(level + 1);
         for (const std::uint32_t block : next_frontier_) {

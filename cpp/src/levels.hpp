@@ -17,7 +17,50 @@
 
 namespace attnflow {
 
-class Levels {
+/// Nodes by level, a set of bits a block.
+class LevelSets {
+   public:
+    /// Levels that at() may be asked for.
+    std::size_t n_levels() const { return table_.size() / n_blocks_; }
+    Word* at(std::size_t level, std::size_t block) {
+        const std::uint32_t offset = table_[level * n_blocks_ + block].offset;
+        return offset != 0 ? words_.data() + (offset - 1) : nullptr;
+    }
+    /// The words low <= w < high of at(level, block) hold all its nodes.
+    struct Range {
+        std::uint32_t low, high;
+    };
+    Range range(std::size_t level, std::size_t block) const { return table_[level * n_blocks_ + block].range; }
+
+   protected:
+    explicit LevelSets(const Network& network) : network_(network), n_blocks_(network.n_blocks()) {}
+
+    /// Level 0 and nobody on it.
+    void clear() {
+        words_.clear();
+        table_.assign(n_blocks_, Slot{});
+        next_frontier_.clear();
+    }
+    void add_level() { table_.resize(table_.size() + n_blocks_); }
+    /// The words of (level, block), made empty where they are new. May move words_.
+    Word* open(std::size_t level, std::uint32_t block);
+    /// Notes which words of a finished level hold nodes, and forgets the blocks where none was found.
+    void close(std::size_t level);
+
+    const Network& network_;
+    std::size_t n_blocks_;
+    std::vector<std::uint32_t> frontier_, next_frontier_;  // blocks with nodes on the level
+
+   private:
+    struct Slot {
+        std::uint32_t offset = 0;  // 1 + first word in words_, 0 = no such node
+        Range range{0, 0};
+    };
+    std::vector<Slot> table_;  // [level][block]
+    std::vector<Word> words_;
+};
+
+class Levels : public LevelSets {
    public:
     Levels(const Network& network, Pulse& pulse);
 
@@ -36,41 +79,19 @@ class Levels {
         run(residual, sources, no_nodes_, excluded);
     }
 
-    /// Levels that at() may be asked for.
-    std::size_t n_levels() const { return table_.size() / n_blocks_; }
-    Word* at(std::size_t level, std::size_t block) {
-        const std::uint32_t offset = table_[level * n_blocks_ + block].offset;
-        return offset != 0 ? words_.data() + (offset - 1) : nullptr;
-    }
-    /// The words low <= w < high of at(level, block) hold all its nodes.
-    struct Range {
-        std::uint32_t low, high;
-    };
-    Range range(std::size_t level, std::size_t block) const { return table_[level * n_blocks_ + block].range; }
     const std::vector<Word>& visited() const { return visited_; }
 
    private:
     void visit(std::size_t level, std::uint32_t block, std::size_t position);
-    Word* open(std::size_t level, std::uint32_t block);
     void expand(const Residual& residual, std::size_t level, std::uint32_t block);
     void expand_dense(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t link);
     void expand_diagonal(const Residual& residual, std::size_t level, std::uint32_t block, std::uint32_t link);
     void expand_backward(const Residual& residual, std::size_t level, std::uint32_t block);
     bool all_visited(std::uint32_t block) const;
-    void close(std::size_t level);
 
-    const Network& network_;
     Pulse& pulse_;
-    std::size_t n_blocks_;
-    std::vector<Word> visited_;  // [Network word]
-    struct Slot {
-        std::uint32_t offset = 0;  // 1 + first word in words_, 0 = no such node
-        Range range{0, 0};
-    };
-    std::vector<Slot> table_;  // [level][block]
-    std::vector<Word> words_;
-    std::vector<std::uint32_t> frontier_, next_frontier_;  // blocks with nodes on the level
-    std::vector<Word> no_nodes_;                           // an empty set
+    std::vector<Word> visited_;   // [Network word]
+    std::vector<Word> no_nodes_;  // an empty set
 };
 
 /// Nodes that can be reached from some source over edges of positive capacity, sources included. What Levels would find

@@ -34,9 +34,11 @@ Residual::Residual(const CapacityIndex& capacities)
         links_.push_back({nullptr, own_row_.data() + net.first_row(e), square ? straight : nullptr,
                           capacities_.straight(e).data(), net.first_node(link.giver), net.first_node(link.receiver),
                           net.first_row(e), static_cast<std::uint32_t>(net.first_word(link.receiver)),
-                          static_cast<std::uint32_t>(net.words(link.giver)), link.giver, net.size(link.giver),
-                          link.diagonal(), link.scalar == Scalar::float32 && link.storage == Storage::strided,
-                          link.offset, link.data, link.row_stride, link.column_stride});
+                          static_cast<std::uint32_t>(net.words(link.giver)),
+                          static_cast<std::uint32_t>(net.words(link.receiver)), nullptr, link.giver,
+                          net.size(link.giver), link.diagonal(),
+                          link.scalar == Scalar::float32 && link.storage == Storage::strided, link.offset, link.data,
+                          link.row_stride, link.column_stride});
         if (square) straight += net.size(link.giver);
     }
     // Room for what real attention touches: growing would hold the old and the new records at once. Pages that are never
@@ -208,6 +210,46 @@ void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t g
     if (view.own[receiver] == 0 && test_bit(view.shared + receiver * view.n_words, giver) == on) return;
     Word* own = own_row(view, receiver);
     on ? set_bit(own, giver) : clear_bit(own, giver);
+    if (view.columns == nullptr) return;
+    Word* column = view.columns + giver * view.n_column_words;
+    on ? set_bit(column, receiver) : clear_bit(column, receiver);
+}
+
+void Residual::keep_columns() {
+    const Network& net = network();
+    std::size_t n_words = 0;
+    for (const LinkView& view : links_)
+        if (!view.diagonal) n_words += std::size_t{view.n_givers} * view.n_column_words;
+    columns_.assign(n_words, 0);
+    Word* columns = columns_.data();
+    for (std::size_t e = 0; e < links_.size(); ++e) {
+        LinkView& view = links_[e];
+        if (view.diagonal) continue;
+        view.columns = columns;
+        columns += std::size_t{view.n_givers} * view.n_column_words;
+        for (std::size_t j = 0; j < net.size(net.links()[e].receiver); ++j)
+            for (std::size_t w = 0; w < view.n_words; ++w)
+                for_each_bit(row(view, j)[w], w * word_bits,
+                             [&](std::size_t k) { set_bit(view.columns + k * view.n_column_words, j); });
+    }
+}
+
+void Residual::drop_idle() {
+    std::fill(slots_.begin(), slots_.end(), 0);
+    std::fill(first_in_.begin(), first_in_.end(), 0);
+    std::fill(first_out_.begin(), first_out_.end(), 0);
+    std::size_t n = 1;
+    for (std::size_t id = 1; id < edges_.size(); ++id) {
+        if (edges_[id].flow == 0) continue;
+        TouchedEdge& edge = edges_[n] = edges_[id];
+        const Node to = receiver(edge);
+        edge.next_in = first_in_[to];
+        edge.next_out = first_out_[edge.giver];
+        first_in_[to] = first_out_[edge.giver] = static_cast<EdgeId>(n);
+        place(static_cast<EdgeId>(n++));
+    }
+    note_peak();
+    edges_.resize(n);
 }
 
 void Residual::push(std::size_t link, std::size_t receiver, std::size_t giver, Edge edge, Units amount) {
@@ -282,7 +324,8 @@ std::size_t Residual::bytes() const {
     return std::max(most_edges_, edges_.size()) * sizeof(TouchedEdge) +
            std::max(most_own_words_, own_words_.size()) * sizeof(Word) + links_.capacity() * sizeof(LinkView) +
            (straight_.capacity() + base_straight_.capacity() + base_flow_.capacity()) * sizeof(Units) +
-           base_bits_.capacity() * sizeof(Word) + (entered_.capacity() + base_entered_.capacity()) * sizeof(Word) +
+           (base_bits_.capacity() + columns_.capacity()) * sizeof(Word) +
+           (entered_.capacity() + base_entered_.capacity()) * sizeof(Word) +
            (changed_.capacity() + slots_.capacity() + first_in_.capacity() + first_out_.capacity() +
             own_row_.capacity() + rows_owned_.capacity() + link_of_row_.capacity()) *
                sizeof(std::uint32_t);

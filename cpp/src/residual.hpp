@@ -52,6 +52,8 @@ class Residual {
         std::uint32_t first_row;
         std::uint32_t receiver_word;  // of a node set
         std::uint32_t n_words;
+        std::uint32_t n_column_words;
+        Word* columns;  // see keep_columns()
         std::uint32_t giver_block;
         std::uint32_t n_givers;
         bool diagonal;
@@ -102,6 +104,13 @@ class Residual {
     /// Givers of a receiver position with residual >= threshold(). Valid until the next push.
     const Word* row(const LinkView& link, std::size_t receiver) const { return rows(link)[receiver]; }
 
+    /// From here on column() tells what row() tells, at this scale: one bit an edge more. For searches along the edges.
+    void keep_columns();
+    /// Receivers of a giver position with residual >= threshold(). Valid until the next push.
+    const Word* column(const LinkView& link, std::size_t giver) const {
+        return link.columns + giver * link.n_column_words;
+    }
+
     /// The edge giver -> receiver (positions) of a link.
     Edge edge(std::size_t link, std::size_t receiver, std::size_t giver) const {
         const LinkView& view = links_[link];
@@ -126,6 +135,10 @@ class Residual {
     /// Takes `amount` <= flow off an edge that has a record, or off a straight edge.
     void cancel(EdgeId id, Units amount);
     void cancel_straight(std::size_t link, std::size_t position, Units amount);
+
+    /// Forgets the records of edges that carry nothing any more, where there is no base. O(nodes + records).
+    void drop_idle();
+    std::size_t n_records() const { return edges_.size(); }
 
     /// Flow on the straight edge of a link at a position, 0 where there is none.
     Units straight_flow(std::size_t link, std::size_t position) const {
@@ -200,6 +213,7 @@ class Residual {
     std::vector<std::uint32_t> own_row_;        // [row] 1 + first word in own_words_, 0 = shared
     std::vector<Word> entered_, base_entered_;  // see ever_entered()
     std::vector<Word> own_words_;
+    std::vector<Word> columns_;               // [link][giver][word]; empty: not kept
     std::vector<std::uint32_t> rows_owned_;   // rows with a private copy
     std::vector<std::uint32_t> link_of_row_;  // [row]
 };

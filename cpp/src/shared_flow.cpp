@@ -143,26 +143,6 @@ Units SharedFlow::go_on(const Units* delivered, Residual& residual, Levels& leve
     return dinic.solve_into(residual, levels, own_, room_, bound, pulse);
 }
 
-void SharedFlow::prepare(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
-                         Pulse& pulse) {
-    start_at(behind_source, {}, residual);
-    if (!endless_) grow(residual, levels, dinic, terminals, into_sink, pulse);
-}
-
-// After a search that failed, what it visited leads neither to the sink nor to a feed, and never will: no path that comes
-// later enters that set, so that no arc out of it opens.
-Units SharedFlow::come(const std::vector<Node>& sources, Residual& residual, Levels& levels, Dinic& dinic, Units bound,
-                       Pulse& pulse) {
-    for (const Node node : own_.source_nodes)
-        clear_bit(&own_.sources[net_.first_word(net_.block_of(node))], net_.position_of(node));
-    own_.source_nodes = sources;
-    for (const Node node : sources)
-        set_bit(&own_.sources[net_.first_word(net_.block_of(node))], net_.position_of(node));
-    const Units value = dinic.solve_into(residual, levels, own_, room_, bound, pulse);
-    if (value < bound) own_.useless = levels.visited();
-    return value;
-}
-
 // The feeds become sinks of the source at hand.
 void SharedFlow::join(const Terminals& terminals) {
     own_ = terminals;

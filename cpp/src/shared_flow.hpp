@@ -55,15 +55,6 @@ class SharedFlow {
     Units go_on(const Units* delivered, Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals,
                 Units bound, Pulse& pulse);
 
-    /// The same for sources that come one after the other and stay: a coalition (coalitions.cpp). prepare(): S* feeds what all
-    /// of `terminals` reach; no link may enter them. begin(): nobody has come yet, and `residual` is as after reset().
-    void prepare(Residual& residual, Levels& levels, Dinic& dinic, const Terminals& terminals, Units into_sink,
-                 Pulse& pulse);
-    void begin(const Terminals& terminals) { join(terminals); }
-    /// Some more come, and send as much as they can beside those before them, at most `bound`.
-    Units come(const std::vector<Node>& sources, Residual& residual, Levels& levels, Dinic& dinic, Units bound,
-               Pulse& pulse);
-
     /// Takes away what is left of the shared flow after solve(), so that `residual` holds the source's own flow.
     void leave_own(Residual& residual, Pulse& pulse);
 
