@@ -36,7 +36,6 @@ CoalitionFlow::CoalitionFlow(const CapacityIndex& capacities, const Terminals& e
     }
     residual_.drop_idle();
     records_ = residual_.n_records();
-    residual_.keep_columns();
     std::vector<Word> doors(net_.n_words(), 0);
     for (const Node source : everyone.source_nodes)
         for (const std::uint32_t e : net_.links_out_of(net_.block_of(source))) {
@@ -94,6 +93,8 @@ void CoalitionFlow::end_supply() {
 }
 
 void CoalitionFlow::begin() {
+    if (!ready_) residual_.keep_columns();  // not where nobody ever comes
+    ready_ = true;
     ends_.excluded = everyone_.useless;
     ends_.to = everyone_.sinks;
     for (const Node sink : everyone_.sink_nodes) ends_.room[sink] = unbounded;

@@ -63,6 +63,7 @@ class CoalitionFlow {
     Between between_;
     Dinic dinic_;
     Units of_everyone_ = 0;
+    bool ready_ = false;        // for players to come
     std::vector<Node> doors_;   // nodes that edges of players enter, but for the sink
     std::vector<Units> given_;  // [node] by members, so far
     Ends ends_;

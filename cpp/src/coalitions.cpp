@@ -12,11 +12,11 @@
 // Bounds. A marginal value is at most what leaves the newcomer's nodes, and at most v(all) - v(S). A search that gets there
 // ends without looking further; once v(S) = v(all), all others add nothing. On real attention that is most of them.
 //
-// All orders. They have their way through the deep layers in common. So the residual network starts from a maximum flow
-// of a stand-in that feeds the nodes behind the players, whose place newcomers take (shared_flow.hpp): what they send is
-// mostly one edge long.
+// All orders. They have their way through the deep layers in common. So one flow inside serves all of them: newcomers take
+// their share of it over from whoever it was found for (coalition_flow.hpp). Orders are taken sorted, so that neighbours begin
+// alike: what their first players send is there already, and is taken over without a search.
 //
-// Complexity. An order costs about one maximum flow; measured in docs/design/games.md.
+// Complexity. An order costs about one maximum flow at most; measured in docs/design/games.md.
 
 #include "attnflow/coalitions.hpp"
 

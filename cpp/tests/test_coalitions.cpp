@@ -107,6 +107,31 @@ TEST(coalitions, equal_the_twin) {
     CHECK(positive > 1000);
 }
 
+// One flow serves all orders of a call, and they are taken in another order than they are given in.
+TEST(coalitions, do_not_depend_on_other_orders) {
+    Random random(2);
+    std::size_t compared = 0;
+    for (int round = 0; round < 60; ++round) {
+        const Scope scope("round " + std::to_string(round));
+        Store store =
+            random_network(families[random.below(std::size(families))], profiles[random.below(std::size(profiles))],
+                           Scalar::int32, random.between(4, 12), random);
+        const Network net = store.network();
+        if (net.n_blocks() < 2 || !net.links_into(0).empty()) continue;
+        const Game game = random_game(net, random);
+        const std::size_t n = game.players.size();
+        const std::vector<std::uint32_t> orders = random_orders(n, 40, random);
+        const std::vector<Units> together = values_of(net, game, orders, n, 2, false).value;
+        for (std::size_t o = 0; o < orders.size(); o += n) {
+            const auto first = static_cast<std::ptrdiff_t>(o), end = static_cast<std::ptrdiff_t>(o + n);
+            CHECK_EQUAL(values_of(net, game, {orders.begin() + first, orders.begin() + end}, n).value,
+                        (std::vector<Units>{together.begin() + first, together.begin() + end}));
+            ++compared;
+        }
+    }
+    CHECK(compared > 500);
+}
+
 // Two players of 10 and 6 and a bottleneck of 10: whoever comes first sends all he has.
 TEST(coalitions, share_a_bottleneck) {
     Store store({2, 1, 1});
