@@ -49,9 +49,9 @@ void Between::step(const Residual& residual, std::uint32_t block, const Word* no
             }
         } else {
             const Residual::Rows rows = residual.rows(link);
-            const std::size_t n = forward ? link.n_column_words : link.n_words;
+            const std::size_t n = network_.words(other);
             for (const std::uint32_t i : positions_) {
-                const Word* bits = forward ? residual.column(link, i) : rows[i];
+                const Word* bits = forward ? residual.column(e, i) : rows[i];
                 for (std::size_t w = 0; w < n; ++w) reach[w] |= bits[w];
             }
         }

@@ -71,8 +71,8 @@ void CoalitionFlow::for_each_edge_of(const std::vector<Node>& nodes, const std::
                 if (!test_bit(excluded, j) && capacities_.at(e, j, position) > 0) visit(e, j, position);
                 continue;
             }
-            const Word* column = residual_.column(link, position);
-            for (std::size_t w = 0; w < link.n_column_words; ++w)
+            const Word* column = residual_.column(e, position);
+            for (std::size_t w = 0; w < net_.words(block); ++w)
                 for_each_bit(column[w] & ~excluded[w], w * word_bits,
                              [&](std::size_t j) { visit(e, static_cast<std::uint32_t>(j), position); });
         }

@@ -34,11 +34,9 @@ Residual::Residual(const CapacityIndex& capacities)
         links_.push_back({nullptr, own_row_.data() + net.first_row(e), square ? straight : nullptr,
                           capacities_.straight(e).data(), net.first_node(link.giver), net.first_node(link.receiver),
                           net.first_row(e), static_cast<std::uint32_t>(net.first_word(link.receiver)),
-                          static_cast<std::uint32_t>(net.words(link.giver)),
-                          static_cast<std::uint32_t>(net.words(link.receiver)), nullptr, link.giver,
-                          net.size(link.giver), link.diagonal(),
-                          link.scalar == Scalar::float32 && link.storage == Storage::strided, link.offset, link.data,
-                          link.row_stride, link.column_stride});
+                          static_cast<std::uint32_t>(net.words(link.giver)), link.giver, net.size(link.giver),
+                          link.diagonal(), link.scalar == Scalar::float32 && link.storage == Storage::strided,
+                          link.offset, link.data, link.row_stride, link.column_stride});
         if (square) straight += net.size(link.giver);
     }
     // Room for what real attention touches: growing would hold the old and the new records at once. Pages that are never
@@ -210,27 +208,28 @@ void Residual::set_row_bit(std::size_t link, std::size_t receiver, std::size_t g
     if (view.own[receiver] == 0 && test_bit(view.shared + receiver * view.n_words, giver) == on) return;
     Word* own = own_row(view, receiver);
     on ? set_bit(own, giver) : clear_bit(own, giver);
-    if (view.columns == nullptr) return;
-    Word* column = view.columns + giver * view.n_column_words;
+    if (columns_.empty()) return;
+    Word* column = columns_.data() + column_rows_[link].first_word + giver * column_rows_[link].n_words;
     on ? set_bit(column, receiver) : clear_bit(column, receiver);
 }
 
 void Residual::keep_columns() {
     const Network& net = network();
+    column_rows_.assign(links_.size(), {});
     std::size_t n_words = 0;
-    for (const LinkView& view : links_)
-        if (!view.diagonal) n_words += std::size_t{view.n_givers} * view.n_column_words;
-    columns_.assign(n_words, 0);
-    Word* columns = columns_.data();
     for (std::size_t e = 0; e < links_.size(); ++e) {
-        LinkView& view = links_[e];
-        if (view.diagonal) continue;
-        view.columns = columns;
-        columns += std::size_t{view.n_givers} * view.n_column_words;
+        if (links_[e].diagonal) continue;
+        column_rows_[e] = {n_words, net.words(net.links()[e].receiver)};
+        n_words += links_[e].n_givers * column_rows_[e].n_words;
+    }
+    columns_.assign(n_words, 0);
+    for (std::size_t e = 0; e < links_.size(); ++e) {
+        if (links_[e].diagonal) continue;
+        Word* const columns = columns_.data() + column_rows_[e].first_word;
         for (std::size_t j = 0; j < net.size(net.links()[e].receiver); ++j)
-            for (std::size_t w = 0; w < view.n_words; ++w)
-                for_each_bit(row(view, j)[w], w * word_bits,
-                             [&](std::size_t k) { set_bit(view.columns + k * view.n_column_words, j); });
+            for (std::size_t w = 0; w < links_[e].n_words; ++w)
+                for_each_bit(row(links_[e], j)[w], w * word_bits,
+                             [&](std::size_t k) { set_bit(columns + k * column_rows_[e].n_words, j); });
     }
 }
 

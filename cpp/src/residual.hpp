@@ -52,8 +52,6 @@ class Residual {
         std::uint32_t first_row;
         std::uint32_t receiver_word;  // of a node set
         std::uint32_t n_words;
-        std::uint32_t n_column_words;
-        Word* columns;  // see keep_columns()
         std::uint32_t giver_block;
         std::uint32_t n_givers;
         bool diagonal;
@@ -107,8 +105,8 @@ class Residual {
     /// From here on column() tells what row() tells, at this scale: one bit an edge more. For searches along the edges.
     void keep_columns();
     /// Receivers of a giver position with residual >= threshold(). Valid until the next push.
-    const Word* column(const LinkView& link, std::size_t giver) const {
-        return link.columns + giver * link.n_column_words;
+    const Word* column(std::size_t link, std::size_t giver) const {
+        return columns_.data() + column_rows_[link].first_word + giver * column_rows_[link].n_words;
     }
 
     /// The edge giver -> receiver (positions) of a link.
@@ -213,7 +211,11 @@ class Residual {
     std::vector<std::uint32_t> own_row_;        // [row] 1 + first word in own_words_, 0 = shared
     std::vector<Word> entered_, base_entered_;  // see ever_entered()
     std::vector<Word> own_words_;
-    std::vector<Word> columns_;               // [link][giver][word]; empty: not kept
+    std::vector<Word> columns_;  // [link][giver][word]; empty: not kept
+    struct Columns {
+        std::size_t first_word = 0, n_words = 0;
+    };
+    std::vector<Columns> column_rows_;        // [link]; beside LinkView, which all searches index, to keep that small
     std::vector<std::uint32_t> rows_owned_;   // rows with a private copy
     std::vector<std::uint32_t> link_of_row_;  // [row]
 };
