@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from .._frozen import Frozen
 from .._kernel import NOBODY, Progress
 from .._positions import integer, number
 from ..errors import InvalidArgumentError
-from ._game import Game, exact_sums
+from ._game import Game, Values, exact_sums
 from ._orders import antithetic_orders, orders_through_all, prefix_masks
 from ._shares import nearest, to_the_last_bit, verify
 
@@ -28,9 +28,13 @@ _MOST_EXACT = 20
 _FEW = 14
 """So many are solved exactly unless something else is said: it takes less than a second."""
 
-# Pairs of orders a call of the kernel: enough that setting it up costs little, few enough to stop in time. Part of what
-# a seed means: results would differ in the last digits of standard errors otherwise.
+# Pairs of orders between two looks at the tolerance. Part of what a seed means: results would differ in the last digits
+# of standard errors otherwise.
 _PAIRS = 64
+
+# Entries of all orders of a call of the kernel, which sorts them and sends what they have in common once: the more, the
+# cheaper each is, up to 32 MB of them.
+_MOST_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -225,11 +229,9 @@ def _sampled(
     pairs, mean, spread = 0, np.zeros(n), np.zeros(n)  # of pairs; the sum of squares about the mean
     errors = np.full(n, np.inf)
     found = None
-    while 2 * pairs < permutations:
-        chunk = min(_PAIRS, permutations // 2 - pairs)
-        orders = antithetic_orders(n, chunk, generator)
-        found = game.values(orders, options_after(2 * pairs))
-        marginal = np.diff(found.quanta, axis=1, prepend=0)
+    for orders, found, quanta in _in_chunks(game, permutations, tolerance is not None, generator, options_after):
+        chunk = len(orders) // 2
+        marginal = np.diff(quanta, axis=1, prepend=0)
         by_player = np.empty_like(marginal)
         np.put_along_axis(by_player, orders.astype(np.intp), marginal, axis=1)
         sums = [a + b for a, b in zip(sums, exact_sums(by_player), strict=True)]
@@ -255,3 +257,30 @@ def _sampled(
         found.rounding,
         found.stats,
     )
+
+
+def _in_chunks(
+    game: Game,
+    permutations: int,
+    may_stop: bool,
+    generator: np.random.Generator,
+    options_after: Callable[[int], dict[str, Any]],
+) -> Iterator[tuple[NDArray[np.uint32], Values, NDArray[np.int64]]]:
+    """Random orders and the values along them, `_PAIRS` pairs at a time; the kernel gets as many at once as it can.
+
+    Where it may stop early, twice as many at each call: at most half of all are for nothing.
+    """
+    n = game.n_players
+    most = max(1, _MOST_ENTRIES // (2 * _PAIRS * n))
+    pairs, at_once = 0, 1 if may_stop else most
+    while 2 * pairs < permutations:
+        left = permutations // 2 - pairs
+        sizes = [min(_PAIRS, left - first) for first in range(0, min(left, at_once * _PAIRS), _PAIRS)]
+        parts = [antithetic_orders(n, size, generator) for size in sizes]
+        found = game.values(np.concatenate(parts), options_after(2 * pairs))
+        first = 0
+        for part in parts:
+            yield part, found, found.quanta[first : first + len(part)]
+            first += len(part)
+        pairs += sum(sizes)
+        at_once = min(2 * at_once, most)
