@@ -34,7 +34,7 @@ import sentiment
 from attnflow.attribution import SINK, SOURCE, spearman
 from attnflow.baselines import raw_attention, rollout
 from attnflow.packaged_models import cache_folder
-from film_snippets import Snippet
+from film_snippets import Part, Snippet
 
 MEASURES = ("attention", "value_norm_residual", "alti", "attention_x_gradient")
 METHODS = ("plain flow", "rollout", "excess flow", "rollout on excess")
@@ -53,35 +53,60 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="hardly train, three snippets: the figures mean nothing")
     parser.add_argument("--save", type=Path, metavar="FILE.md", help="write the tables into this page")
     options = parser.parse_args()
-    # More threads gain little on texts this short, and cost much on a busy machine.
-    torch.set_num_threads(1)
-    transformers.logging.disable_progress_bar()
-    try:
-        archive = film_snippets.download(cache_folder() / "examples")
-    except film_snippets.Unavailable as error:
-        sys.exit(str(error))
-    training, others = (film_snippets.read(archive, part) for part in ("training", options.part))
-    cache: Path | None = cache_folder() / "examples"
-    count, passes = options.texts, 2
-    if options.quick:
-        training, others, count, passes, cache = training[::140], others[::20], 3, 1, None
+    set_up()
+    count = 3 if options.quick else options.texts
     record = attnflow.bench.record(["torch", "transformers"])
     started = time.perf_counter()
-    model, tokenizer = sentiment.trained(training, passes=passes, seed=options.seed, cache=cache, say=say)
-    right = sentiment.accuracy(model, tokenizer, others)
-    say(f"the classifier is right about {right:.1%} of {len(others)} {options.part} snippets")
+    model, tokenizer, others, right = classifier(options.part, options.seed, quick=options.quick)
     tables = report(measured(model, tokenizer, chosen(others, tokenizer, count), options.seed))
     heading = (
         f"Training seed {options.seed}; {right:.1%} of {len(others)} {options.part} snippets classified right; "
-        f"measured on {count} of them.\n{attnflow.bench.describe(record)}, torch {record['versions']['torch']}, "
-        f"transformers {record['versions']['transformers']}; {(time.perf_counter() - started) / 60:.0f} minutes."
+        f"measured on {count} of them.\n{machine(record, started)}"
     )
     page = f"{heading}\n\n{tables}"
     print(page)
     if options.save is not None:
-        text = options.save.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        options.save.write_text(f"{before}{BEGIN}\n\n{page}\n\n{END}{after}", encoding="utf-8")
+        write_between(options.save, BEGIN, END, page)
+
+
+def set_up() -> None:
+    """One thread, since more gain little on texts this short, and cost much on a busy machine; and no bars."""
+    torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()
+
+
+def classifier(part: Part, seed: int, *, quick: bool) -> tuple[Any, Any, list[Snippet], float]:
+    """The classifier, its tokenizer, the snippets of `part`, and the share of them that it is right about."""
+    cache = cache_folder() / "examples"
+    try:
+        archive = film_snippets.download(cache)
+    except film_snippets.Unavailable as error:
+        sys.exit(str(error))
+    training, others = (film_snippets.read(archive, each) for each in ("training", part))
+    if quick:
+        training, others = training[::140], others[::20]
+    model, tokenizer = sentiment.trained(
+        training, passes=1 if quick else 2, seed=seed, cache=None if quick else cache, say=say
+    )
+    right = sentiment.accuracy(model, tokenizer, others)
+    say(f"the classifier is right about {right:.1%} of {len(others)} {part} snippets")
+    return model, tokenizer, others, right
+
+
+def machine(record: dict[str, Any], started: float) -> str:
+    """Where, when and with what it was measured, and how long that took."""
+    versions = record["versions"]
+    return (
+        f"{attnflow.bench.describe(record)}, torch {versions['torch']}, transformers {versions['transformers']}; "
+        f"{(time.perf_counter() - started) / 60:.0f} minutes."
+    )
+
+
+def write_between(file: Path, begin: str, end: str, page: str) -> None:
+    """Replace what stands between two marks in a file."""
+    text = file.read_text(encoding="utf-8")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    file.write_text(f"{before}{begin}\n\n{page}\n\n{end}{after}", encoding="utf-8")
 
 
 def say(what: str) -> None:
