@@ -23,7 +23,7 @@ export ATTNFLOW_CACHE ?= $(CURDIR)/.cache
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize portability python-test bench growth regression pictures faithfulness reasoning setup clean distclean
+.PHONY: help demo test lint format types kernel-test sanitize thread-sanitize portability python-test bench growth regression pictures faithfulness blank-out reasoning setup clean distclean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ pictures: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/smollm2  ## README's picture
 
 faithfulness: $(STAMPS)/package $(STAMPS)/models  ## Do scores agree with leaving tokens out? Trains a classifier, and writes docs/faithfulness.md (half an hour).
 	@$(BIN)/python examples/faithfulness.py --save docs/faithfulness.md
+
+blank-out: $(STAMPS)/package $(STAMPS)/models  ## The published comparison with blanking tokens out, layer by layer, into docs/faithfulness.md (half an hour).
+	@$(BIN)/python examples/blank_out.py --save docs/faithfulness.md
 
 reasoning: $(STAMPS)/package  ## Train a small model to satisfy formulas, and explain its answers (a quarter of an hour).
 	@$(BIN)/python examples/reasoning.py

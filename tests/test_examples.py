@@ -201,6 +201,100 @@ def test_a_mean_comes_with_its_standard_error() -> None:
     assert faithfulness.mean(np.array([0.1, 0.2, 0.3, 0.4])) == "+0.250 ± 0.065"
 
 
+# --- Blank-out -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_model
+@needs("MiniLM", "SmolLM2")
+def test_blank_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import blank_out
+
+    monkeypatch.setattr(film_snippets, "download", lambda _: tmp_path)
+    monkeypatch.setattr(film_snippets, "read", lambda _, part: SENTENCES * (140 if part == "training" else 20))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{blank_out.BEGIN}\nold\n{blank_out.END}\n\nafter\n", encoding="utf-8")
+    run(blank_out, "--quick", "--save", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert capsys.readouterr().out.strip() in text
+    for capacities in blank_out.CAPACITIES:
+        for method in blank_out.METHODS:
+            rows = [line for line in text.splitlines() if line.startswith(f"| {capacities}: {method} | ")]
+            # Two models; three yardsticks layer by layer, and then all yardsticks.
+            assert [row.count("±") for row in rows] == [6, 6, 6, 7, 7, 7, 7, 7]
+
+
+@pytest.mark.real_model
+@needs("SmolLM2")
+def test_blanking_out_is_another_token_and_one_layer_is_its_attention() -> None:
+    import blank_out
+    from attnflow.packaged_models import load_smollm2
+
+    model, tokenizer = load_smollm2()
+    ids = torch.tensor([0, *tokenizer.encode("The keys to the cabinet", add_special_tokens=False)])
+    (singular,), (plural,) = (tokenizer.encode(verb, add_special_tokens=False) for verb in blank_out.VERBS)
+    text = blank_out.case(
+        model,
+        ids,
+        lambda logits: logits[:, -1, plural] - logits[:, -1, singular],
+        0,
+        sink=len(ids) - 1,
+        players=range(1, len(ids)),
+        rng=np.random.default_rng(0),
+    )
+    changed = ids.clone()
+    changed[2] = 0
+    with torch.no_grad():
+        odds = [model(row[None]).logits[0, -1, [plural, singular]].softmax(-1)[0].item() for row in (ids, changed)]
+    assert text.truths[blank_out.BLANK][1] == pytest.approx(odds[0] - odds[1], abs=1e-5)
+    assert text.truths[blank_out.BLANK_MEAN].argmax() == 1  # " keys"
+    scores = blank_out.layer_scores(text, "published", 1, seed=0)
+    row = text.layers["attention"][0][-1, 1:]
+    np.testing.assert_allclose(scores[blank_out.RAW], row, rtol=1e-6)
+    for method in (blank_out.ROLLOUT, blank_out.FLOW, blank_out.SHAPLEY, blank_out.FAIR):
+        np.testing.assert_allclose(scores[method], row / 2 + np.eye(len(row))[-1] / 2, rtol=1e-6)
+
+
+def test_what_position_explains_is_taken_out() -> None:
+    import blank_out
+
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random(9), rng.random(9)
+    text = blank_out.Case({}, False, 0, range(9), {blank_out.BLANK: truth, blank_out.BLANK_MEAN: truth}, {})
+    ranks = np.argsort(np.argsort([truth, scores, np.arange(9)]))
+    # The partial correlation from the inverse of the matrix of correlations.
+    inverse = np.linalg.inv(np.corrcoef(ranks))
+    expected = -inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1])
+    assert blank_out.correlations(scores, text)[blank_out.BLANK + blank_out.HELD] == pytest.approx(expected)
+    assert np.isnan(blank_out.correlations(np.arange(9.0), text)[blank_out.BLANK + blank_out.HELD])
+
+
+def test_shares_that_differ_in_the_last_bit_are_equal() -> None:
+    import blank_out
+
+    values = blank_out.shortened(np.array([0.1, np.nextafter(0.1, 1), 1e-12, 2e-12, 0.0]))
+    assert len(set(values)) == 4
+
+
+def test_the_subject_decides_the_verb() -> None:
+    import verb_numbers
+
+    drawn = verb_numbers.draw(300, seed=0)
+    assert drawn == verb_numbers.draw(300, seed=0)
+    assert len({sentence.text for sentence in drawn}) == 300
+    singular = {noun[0] for noun in verb_numbers.THINGS + verb_numbers.PEOPLE}
+    for sentence in drawn:
+        nouns = [
+            word for word in sentence.text.split() if any(word in n for n in verb_numbers.THINGS + verb_numbers.PEOPLE)
+        ]
+        assert nouns[0] == sentence.subject
+        assert sentence.plural == (sentence.subject not in singular)
+        assert sentence.attracted == ((nouns[1] in singular) == sentence.plural)
+    assert 100 < sum(sentence.plural for sentence in drawn) < 200
+
+
 # --- Reasoning -------------------------------------------------------------------------------------------------------
 
 
