@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare attention, rollout and flow with blanking tokens out.")
     parser.add_argument("--seed", type=int, default=0, help="of the training, the sentences and the sampling")
     parser.add_argument("--texts", type=int, default=150, help="how many film snippets (default: 150)")
-    parser.add_argument("--sentences", type=int, default=200, help="how many beginnings of sentences (default: 200)")
+    parser.add_argument("--sentences", type=int, default=80, help="how many beginnings of sentences (default: 80)")
     parser.add_argument("--quick", action="store_true", help="hardly train, three texts: the figures mean nothing")
     parser.add_argument("--save", type=Path, metavar="FILE.md", help="write the tables into this page")
     options = parser.parse_args()
