@@ -8,8 +8,8 @@ on two other models: the sentiment classifier of ``sentiment.py`` on film snippe
 language model, SmolLM2, which says " is" or " are" after the beginnings of ``verb_numbers.py``, at its last position.
 Added are Shapley values and the fair split of the joint flow, and excess capacities.
 
-``make blank-out`` runs it: some ten minutes of training, once a seed, and then twenty. ``--quick`` is a test of the
-script alone.
+``make blank-out`` runs it: some ten minutes of training, once a seed, and then ten or more. ``--quick`` is a test of
+the script alone.
 """
 
 from __future__ import annotations
