@@ -1,14 +1,29 @@
-"""Colours of the views: one hue from faint to strong, and one accent.
+"""Colours of the views: one hue from faint to strong, one for what is below zero, and one accent.
 
 Strength is carried by lightness alone, so it survives every kind of colour blindness and a grey printer. The accent,
-an orange, is kept for what limits a flow; blue against orange is the pair that all common dichromats tell apart.
+an orange, is kept for what limits a flow. Scores below zero are orange too: they are no flows, and nothing limits them.
+Blue against orange is the pair that all common dichromats tell apart.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ACCENT", "DARK", "LEVELS", "LIGHT", "TERMINAL", "Shade", "contrast", "level", "shades"]
+__all__ = [
+    "ACCENT",
+    "BELOW_DARK",
+    "BELOW_LIGHT",
+    "BELOW_TERMINAL",
+    "DARK",
+    "LEVELS",
+    "LIGHT",
+    "TERMINAL",
+    "Shade",
+    "contrast",
+    "kind",
+    "level",
+    "shades",
+]
 
 LEVELS = 24  # steps of a scale: finer than an eye tells apart on a token, coarse enough for one CSS class each
 
@@ -17,6 +32,11 @@ LEVELS = 24  # steps of a scale: finer than an eye tells apart on a token, coars
 LIGHT = ("#f4f7fa", "#d8e7f5", "#a5cbe9", "#5ea3d4", "#2370b4", "#0b3d7c")
 DARK = ("#1d2229", "#1b344f", "#1f5283", "#2f7cba", "#63afe8", "#b9defd")
 TERMINAL = ("#1b2430", "#1d3f66", "#22639e", "#3f92d2", "#8cc8f5", "#e3f3ff")
+
+# The same for what is below zero, from the same nothing.
+BELOW_LIGHT = ("#f4f7fa", "#fae3cd", "#f3bf8d", "#df8b45", "#b4560d", "#6f3004")
+BELOW_DARK = ("#1d2229", "#452a13", "#713e10", "#b0671f", "#f0a55a", "#fddcb9")
+BELOW_TERMINAL = ("#1b2430", "#532f12", "#8a4c10", "#cb7d2a", "#f7bf85", "#fff0e0")
 
 ACCENT = {"light": "#c2500a", "dark": "#ff9f52", "terminal": "#ff8c3a"}
 
@@ -30,11 +50,17 @@ class Shade(NamedTuple):
     ink: str
 
 
-def level(score: float, highest: float) -> int:
-    """Step 0..LEVELS of a score on a scale that ends at the highest one; only exact zero is step 0."""
-    if score <= 0 or highest <= 0:
+def level(score: float, largest: float) -> int:
+    """Step of a score on a scale that ends at `largest`, below zero a negative one; only exact zero is step 0."""
+    if score == 0 or largest <= 0:
         return 0
-    return max(1, min(LEVELS, round(LEVELS * score / highest)))
+    step = max(1, min(LEVELS, round(LEVELS * abs(score) / largest)))
+    return step if score > 0 else -step
+
+
+def kind(step: int) -> str:
+    """The name of a step in a style sheet: ``h7`` above zero, ``n7`` below."""
+    return f"n{-step}" if step < 0 else f"h{step}"
 
 
 def shades(stops: tuple[str, ...]) -> tuple[Shade, ...]:

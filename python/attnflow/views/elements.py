@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from xml.etree import ElementTree
 
-from .colour import LEVELS
+from . import colour
 
 __all__ = [
     "BASELINE",
@@ -44,6 +44,7 @@ STYLE = """
 .af .axis { stroke: DIM; stroke-width: 1 }
 .af .ribbon { fill: FLOW; fill-opacity: .5 }
 .af .node, .af .bar { fill: FLOW }
+.af .bar.below { fill: BELOW }
 .af .trivial { fill: FLOW; fill-opacity: .22; stroke: FLOW; stroke-width: 1 }
 .af .cut { fill: ACCENT; fill-opacity: .85 }
 .af .band { fill: ACCENT; fill-opacity: .1 }
@@ -54,7 +55,7 @@ STYLE = """
 .af .cell.h0 { stroke: LINE; stroke-width: 1 }
 .af .cell:hover { stroke: ACCENT; stroke-width: 2 }
 """
-# The cells of a matrix or a grid have the class of their step on the scale of colours, `h0` to `h24`.
+# The cells of a matrix or a grid have the class of their step on the scale of colours, `h0` to `h24`, `n1` to `n24`.
 
 
 def number(value: float) -> str:
@@ -94,15 +95,22 @@ def cell(group: Element, x: float, y: float, width: float, height: float, step: 
     A hair smaller than its place, so that neighbours of one colour stay two.
     """
     gap = 1.0 if min(width, height) >= 6 else 0.0
-    tooltip(rect(group, x, y, width - gap, height - gap, f"cell h{step}"), said)
+    tooltip(rect(group, x, y, width - gap, height - gap, f"cell {colour.kind(step)}"), said)
 
 
-def scale(group: Element, x: float, y: float, highest: float) -> None:
-    """Add the scale of colours, from nothing to the highest score."""
+def scale(group: Element, x: float, y: float, highest: float, *, signed: bool = False) -> None:
+    """Add the scale of colours, from nothing to the highest score; `signed`: from as much below zero."""
+    if signed:
+        end = f"−{highest:.4g}" if highest else "0"
+        text(group, x, y + 9, end, "faint")
+        x += 6.1 * cells(end) + 6
+        for i, step in enumerate(range(colour.LEVELS, 0, -2)):
+            rect(group, x + 8 * i, y, 8, 10, colour.kind(-step))
+        x += 8 * (colour.LEVELS // 2) + 6
     text(group, x, y + 9, "0", "faint")
-    for i, step in enumerate(range(0, LEVELS + 1, 2)):
+    for i, step in enumerate(range(0, colour.LEVELS + 1, 2)):
         rect(group, x + 12 + 8 * i, y, 8, 10, f"h{step}")
-    text(group, x + 18 + 8 * (LEVELS // 2 + 1), y + 9, f"{highest:.4g}", "faint")
+    text(group, x + 18 + 8 * (colour.LEVELS // 2 + 1), y + 9, f"{highest:.4g}", "faint")
 
 
 def cells(said: str) -> int:

@@ -2,7 +2,7 @@
 
 An image is a table of squares, one a patch; several sinks are several such tables. A recording is a strip, one row a
 sink, its frames from left to right. Where there are more frames than a strip has room for, a cell stands for several
-and shows the highest of them.
+and shows the highest of them, or where scores may be below zero the strongest.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _tiles(result: Attribution) -> tuple[Element, float, float]:
 def _squares(
     group: Element, result: Attribution, sink: int, scores: NDArray[np.float64], side: float, left: float, top: float
 ) -> None:
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     start = result.grid.start if result.grid is not None else 0
     index = {position: i for i, position in enumerate(result.players.tolist())}
     rows, columns = scores.shape
@@ -106,10 +106,7 @@ def _squares(
         if np.isnan(value):
             continue
         player = index[start + row * columns + column]
-        said = (
-            f"row {row}, column {column}: {value:.4g}\n"
-            f"{wording.bottleneck_words(result.bottleneck_label(player, sink))}"
-        )
+        said = f"row {row}, column {column}: {wording.figure(value)}{wording.limit_line(result, player, sink)}"
         cell(inside, left + side * column, top + side * row, side, side, colour.level(float(value), highest), said)
     group.append(inside)
 
@@ -124,7 +121,7 @@ def _strips(result: Attribution) -> tuple[Element, float, float]:
     if several:
         left += 8.0 * layout.digits(steps) + max(breadth(label, strong=True) for label in labels) + 74
     height = _STRIP if several else 46.0
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     frames = result.on_grid().size
     most = int((WIDTH - 32 - left) / 4)
     y, per, width = 6.0, 1, 4.0
@@ -141,17 +138,16 @@ def _strips(result: Attribution) -> tuple[Element, float, float]:
         for i, value in enumerate(scores.tolist()):
             if value == value:  # not NaN
                 last = min(frames, (i + 1) * per) - 1
-                place = f"frame {i}" if per == 1 else f"frames {i * per} to {last}, the highest"
-                cell(
-                    strip, left + width * i, y, width, height - 1, colour.level(value, highest), f"{place}: {value:.4g}"
-                )
+                place = f"frame {i}" if per == 1 else f"frames {i * per} to {last}, the {wording.highest_word(result)}"
+                said = f"{place}: {wording.figure(value)}"
+                cell(strip, left + width * i, y, width, height - 1, colour.level(value, highest), said)
         group.append(strip)
         y += height
     y += 16
     every = _round(max(1, int(60 / width)) * per)
     for frame in range(0, frames, every):
         text(group, left + width * frame / per, y, str(frame), "faint")
-    said = "frame" if per == 1 else f"frame; a cell is the highest of {per} frames"
+    said = "frame" if per == 1 else f"frame; a cell is the {wording.highest_word(result)} of {per} frames"
     text(group, left, y + 17, said, "faint")
     y += 17
     if several and len(result.targets) > len(steps):

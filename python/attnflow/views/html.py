@@ -43,7 +43,7 @@ def page(*results: Attribution) -> str:
     alone = wording.each_sink(first)[0] if len(first.targets) == 1 else first
     predicted = wording.shown_token(alone.prediction[0]) if alone.prediction else ""
     said = generated or predicted or wording.visible(first.target_label)
-    title = f"{elements.shorten(said, 80)} · attention flow"
+    title = f"{elements.shorten(said, 80)} · {'attention flow' if any(r.is_flow for r in results) else 'attribution'}"
     return _templates().get_template("page.html.j2").render(title=title, fragment=Markup(fragment(*results)))
 
 
@@ -53,7 +53,7 @@ def fragment(*results: Attribution) -> str:
     several = len(results[0].targets) > 1
     first = results[0] if several else wording.each_sink(results[0])[0]
     context = {
-        "style": Markup(_style()),
+        "style": Markup(_style(any(result.is_signed for result in results))),
         "model": wording.visible(str(first.options.get("model", ""))),
         "said_word": wording.said_word(first),
         "said": elements.shorten(wording.visible(layout.said(first)), 160),
@@ -63,9 +63,15 @@ def fragment(*results: Attribution) -> str:
         and {"token": wording.shown_token(first.prediction[0]), "share": f"{first.prediction[1]:.1%}"},
         "target": wording.visible(first.target_label),
         "subject": wording.subject_word(first),
-        "verified": {"all": all(result.verified for result in results), "line": wording.verified_line(*results)},
+        "verified": {"all": wording.verified(*results), "line": wording.verified_line(*results)},
         "scale": range(0, colour.LEVELS + 1, 2),
         "names": _names(results),
+        "methods": _columns(results),
+        "unit": wording.unit_word(first),
+        "highest_word": wording.highest_word(first),
+        "no_flows": [wording.method_name(result) for result in results if not result.is_flow],
+        "any_flow": any(result.is_flow for result in results),
+        "signed": any(result.is_signed for result in results),
         "sink": None if several else _sink([wording.each_sink(result)[0] for result in results]),
         "overview": [_overview(result) for result in results] if several else [],
         "steps": _steps(results) if several else [],
@@ -85,21 +91,24 @@ def _templates() -> jinja2.Environment:
 
 
 @cache
-def _style() -> str:
-    """The style sheet with the scale of colours, twice: for light pages and for dark ones."""
+def _style(signed: bool) -> str:
+    """The style sheet with the scale of colours, twice: for light pages and for dark ones; below zero if `signed`."""
     css = [files(__package__).joinpath("templates", "style.css").read_text(encoding="utf-8")]
 
-    def scale(stops: tuple[str, ...]) -> str:
-        steps = enumerate(colour.shades(stops))
+    def scale(above: tuple[str, ...], below: tuple[str, ...]) -> str:
+        steps = list(enumerate(colour.shades(above)))
+        if signed:
+            steps += [(-i, shade) for i, shade in enumerate(colour.shades(below)) if i > 0]
         # A cell of an SVG picture is filled; everything else has a background.
         return "\n".join(
-            f".attnflow .h{i} {{ background: {s.background}; color: {s.ink}; fill: {s.background} }}" for i, s in steps
+            f".attnflow .{colour.kind(i)} {{ background: {s.background}; color: {s.ink}; fill: {s.background} }}"
+            for i, s in steps
         )
 
-    css.append(scale(colour.LIGHT))
-    css.append("@media (prefers-color-scheme: dark) {\n" + scale(colour.DARK) + "\n}")
+    css.append(scale(colour.LIGHT, colour.BELOW_LIGHT))
+    css.append("@media (prefers-color-scheme: dark) {\n" + scale(colour.DARK, colour.BELOW_DARK) + "\n}")
     drawing = elements.STYLE
-    for name in ("INK", "DIM", "LINE", "FLOW", "ACCENT"):
+    for name in ("INK", "DIM", "LINE", "FLOW", "BELOW", "ACCENT"):
         drawing = drawing.replace(name, f"var(--{name.lower()})")
     css.append(drawing.replace(".af ", ".attnflow .af "))
     return "\n".join(css)
@@ -109,9 +118,24 @@ def _names(results: Sequence[Attribution]) -> list[str]:
     return [wording.method_name(result) for result in results]
 
 
+def _columns(results: Sequence[Attribution]) -> list[dict[str, Any]]:
+    """What the table has of each method: scores, their bounds where any flow's are apart, bottlenecks of flows."""
+    apart = [bool((result.lower < result.upper).any()) for result in results]
+    of_flows = any(wide for result, wide in zip(results, apart, strict=True) if result.is_flow)
+    return [
+        {
+            "name": wording.method_name(result),
+            "flow": result.is_flow,
+            "bounds": (bounds := of_flows if result.is_flow else wide),
+            "width": 1 + result.is_flow + bounds,
+        }
+        for result, wide in zip(results, apart, strict=True)
+    ]
+
+
 def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
     """All about one sink: heatmaps, chart, flows and the table of every score."""
-    rows, exact = _rows(results)
+    rows = _rows(results)
     top = None
     if len(rows) > _MOST_ROWS or results[0].grid is not None:
         top = _highest(results[0], rows, _TOP_ROWS)
@@ -121,7 +145,6 @@ def _sink(results: Sequence[Attribution]) -> dict[str, Any]:
         "chart": Markup(svg.chart(*results)) if svg.has_chart(results[0]) else "",
         # Of the first alone: what the others are compared by is their scores.
         "flows": [Markup(svg.flow(results[0], pair)) for pair in layout.drawn_flows(results[0])],
-        "exact": exact,
         "rows": rows,
         "top": top,
     }
@@ -133,7 +156,8 @@ def _overview(result: Attribution) -> dict[str, Any]:
     return {
         "name": wording.method_name(result),
         "note": wording.method_note(result),
-        "highest": f"{float(result.values.max()):.4g}",
+        "highest": f"{layout.largest(result):.4g}",
+        "signed": result.is_signed,
         "tiles": [Markup(tile) for tile in svg.cells_of_grid(result)] if has_cells else [],
         "more_tiles": grid.left_out(result) if has_cells and layout.is_image(result) else "",
         "matrix": Markup(svg.steps(result)),
@@ -148,38 +172,42 @@ def _steps(results: Sequence[Attribution]) -> list[dict[str, Any]]:
     shown = []
     by_sink = zip(*(wording.each_sink(result) for result in results), strict=True)
     for step, (first, *others) in zip(layout.steps(results[0])[:most], by_sink, strict=False):
-        rows, exact = _rows([first, *others])
-        best = [row for row in first.top(3) if row.score > 0]
+        rows = _rows([first, *others])
+        best = [row for row in first.top(3) if row.score != 0]
         shown.append(
             {
                 "step": step,
-                "best": [wording.label(first, row.position) for row in best],
+                "best": [_token(first, row.position, 40) + " (−)" * (row.score < 0) for row in best],
                 "methods": [_method(result, seen=True) for result in (first, *others)],
                 "flows": [Markup(svg.flow(first, pair)) for pair in layout.drawn_flows(first)],
                 "rows": _highest(first, rows, _TOP_OF_STEP),
                 "all": len(rows),
-                "exact": exact,
             }
         )
     return shown
 
 
-def _rows(results: Sequence[Attribution]) -> tuple[list[dict[str, Any]], bool]:
-    """One row a player, in the order of the text, and whether every score is exact."""
+def _token(result: Attribution, position: int, most: int) -> str:
+    """A name in a table; of a sentence its beginning."""
+    name = wording.label(result, position)
+    return name if result.members is None else elements.shorten(name, most)
+
+
+def _rows(results: Sequence[Attribution]) -> list[dict[str, Any]]:
+    """One row a player, in the order of the text."""
     tables = [result.rows() for result in results]
     part_of = layout.part_of(results[0])
     rows = []
-    exact = True
     before = ""
     for i, row in enumerate(tables[0]):
         cells = []
         for result, table in zip(results, tables, strict=True):
-            highest = float(result.values.max())
+            highest = layout.largest(result)
             mine = table[i]
-            exact = exact and mine.lower == mine.score == mine.upper
             cells.append(
                 {
-                    "percent": _percent(mine.score / highest if highest > 0 else 0.0),
+                    "percent": _percent(abs(mine.score) / highest / (1 + result.is_signed) if highest > 0 else 0.0),
+                    "side": "" if not result.is_signed else "below" if mine.score < 0 else "above",
                     "score": wording.score(mine.score, wording.decimals(highest)),
                     "interval": wording.uncertainty(mine.score, mine.lower, mine.upper).removeprefix("±"),
                     "bottleneck": wording.visible(mine.bottleneck),
@@ -190,7 +218,7 @@ def _rows(results: Sequence[Attribution]) -> tuple[list[dict[str, Any]], bool]:
         rows.append(
             {
                 "position": row.position,
-                "token": wording.label(results[0], row.position),
+                "token": _token(results[0], row.position, 100),
                 "blank": row.token.startswith(" ") and bool(row.token.strip(" ")),
                 "cells": cells,
                 "heading": heading if heading != before else "",
@@ -198,13 +226,13 @@ def _rows(results: Sequence[Attribution]) -> tuple[list[dict[str, Any]], bool]:
             }
         )
         before = heading
-    return rows, exact
+    return rows
 
 
 def _highest(result: Attribution, rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """The rows of the highest scores, highest first; each says itself what part it is of."""
+    """The rows of the highest scores, or strongest, in this order; each says itself what part it is of."""
     scores = [row.score for row in result.rows()]
-    return [rows[i] | {"heading": ""} for i in sorted(range(len(rows)), key=lambda i: -scores[i])[:most]]
+    return [rows[i] | {"heading": ""} for i in sorted(range(len(rows)), key=lambda i: -abs(scores[i]))[:most]]
 
 
 def _method(result: Attribution, *, seen: bool = False) -> dict[str, Any]:
@@ -212,7 +240,8 @@ def _method(result: Attribution, *, seen: bool = False) -> dict[str, Any]:
     return {
         "name": wording.method_name(result),
         "note": wording.method_note(result),
-        "highest": f"{float(result.values.max()):.4g}",
+        "highest": f"{layout.largest(result):.4g}",
+        "signed": result.is_signed,
         "parts": [
             {
                 "heading": part.heading,
@@ -226,8 +255,8 @@ def _method(result: Attribution, *, seen: bool = False) -> dict[str, Any]:
 
 
 def _pieces(result: Attribution, positions: range) -> list[dict[str, Any]]:
-    highest = float(result.values.max())
-    scores = {row.position: row for row in result.rows()}
+    highest = layout.largest(result)
+    scores = {row.position: (player, row) for player, row in enumerate(result.rows())}
     pieces = []
     for piece in wording.pieces(result, positions):
         shown: dict[str, Any] = {
@@ -238,13 +267,14 @@ def _pieces(result: Attribution, positions: range) -> list[dict[str, Any]]:
             "ends_line": piece.ends_line,
         }
         if piece.position is not None:
-            row = scores.get(piece.position)
+            found = scores.get(piece.position)
             about = f"position {piece.position}: {wording.label(result, piece.position)}\n"
-            if row is None:
+            if found is None:
                 shown |= {"kind": "out", "title": about + "not a player"}
             else:
-                about += f"score {row.score:.4g}\n{wording.bottleneck_words(row.bottleneck)}"
-                shown |= {"step": colour.level(row.score, highest), "title": about}
+                player, row = found
+                about += f"score {wording.figure(row.score)}{wording.limit_line(result, player)}"
+                shown |= {"step": colour.kind(colour.level(row.score, highest)), "title": about}
         pieces.append(shown)
     return pieces
 
@@ -258,6 +288,7 @@ def _worth(result: Attribution) -> dict[str, Any]:
             "percent": _percent(trivial),
             "words": "none" if math.isnan(trivial) else f"{trivial:.0%} of the {wording.limited_word(result)}",
         },
+        "flow": result.is_flow,
         "interval": wording.widest(result),
         "network": wording.network_size(result),
         "stages": ", ".join(f"{wording.visible(s)} {wording.seconds(t)}" for s, t in result.timings.items()),

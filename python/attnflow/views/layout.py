@@ -29,7 +29,9 @@ __all__ = [
     "columns",
     "digits",
     "drawn_flows",
+    "furthest",
     "is_image",
+    "largest",
     "part_of",
     "parts",
     "said",
@@ -66,11 +68,17 @@ class Columns(NamedTuple):
     groups: tuple[tuple[str, tuple[int, ...]], ...]
     left_out: int
     highest_left_out: float
+    """How far from zero their scores are at most."""
 
     @property
     def players(self) -> tuple[int, ...]:
         """All of them, from left to right."""
         return tuple(player for _, group in self.groups for player in group)
+
+
+def largest(result: Attribution) -> float:
+    """How far from zero a score is at most: where the scale of a picture ends."""
+    return float(np.abs(result.values).max())
 
 
 def parts(result: Attribution) -> list[Part]:
@@ -173,6 +181,8 @@ def said(result: Attribution) -> str:
         return ""
     tokens = result.sink_labels if result.predictions is None else [token for token, _ in result.predictions]
     ends = [max(target) for target in result.targets]
+    if result.members is not None:  # several tokens of an answer are in one word, and steps are still one by one
+        ends = [step.number for step in steps(result)]
     text = tokens[0]
     for token, (before, end) in zip(tokens[1:], pairwise(ends), strict=True):
         text += token if end == before + 1 else " … " + token.lstrip(" ")
@@ -180,13 +190,13 @@ def said(result: Attribution) -> str:
 
 
 def columns(result: Attribution, most: int | None = None) -> Columns:
-    """The players that a matrix has columns for: at most `most`, those with the highest score in any step.
+    """The players that a matrix has columns for: at most `most`, those with the strongest score in any step.
 
     Cells of a grid have a picture of their own and no column.
     """
     index = {position: i for i, position in enumerate(result.players.tolist())}
     groups = [(part.name, [index[p] for p in part.positions if p in index]) for part in parts(result) if not part.cells]
-    best = result.values.max(axis=0)
+    best = np.abs(result.values).max(axis=0)
     everyone = [player for _, group in groups for player in group]
     ranked = sorted(everyone, key=lambda player: (-best[player], player))
     kept = set(ranked if most is None else ranked[:most])
@@ -200,13 +210,17 @@ def columns(result: Attribution, most: int | None = None) -> Columns:
 
 
 def binned(cells: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], int]:
-    """Frames in at most `most` bins, each with the highest score in it (NaN without a player); frames a bin."""
+    """Frames in at most `most` bins, each with the strongest score in it (NaN without a player); frames a bin."""
     per = max(1, -(-cells.size // most))
     padded = np.full(-(-cells.size // per) * per, np.nan)
     padded[: cells.size] = cells
-    table = padded.reshape(-1, per)
-    highest = np.where(np.isnan(table), -1.0, table).max(axis=1)
-    return np.where(highest < 0, np.nan, highest), per
+    return furthest(padded.reshape(-1, per)), per
+
+
+def furthest(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row the score furthest from zero; NaN where it holds no player."""
+    at = np.where(np.isnan(table), -1.0, np.abs(table)).argmax(axis=-1)
+    return np.take_along_axis(table, at[..., None], axis=-1)[..., 0]
 
 
 def until(result: Attribution, part: Part) -> range:

@@ -72,7 +72,7 @@ def _notes(result: Attribution, shown: layout.Columns, n_steps: int) -> list[str
     """What the picture does not show."""
     said = []
     if shown.left_out:
-        said.append(wording.left_out(shown.left_out, shown.highest_left_out))
+        said.append(wording.left_out(result, shown.left_out, shown.highest_left_out))
     if n_steps > MOST_ROWS:
         said.append(f"{n_steps - MOST_ROWS} more {wording.steps_word(result)} are in the result and not drawn")
     return said
@@ -93,7 +93,7 @@ def _row(
     text(group, end - shares, middle, label, "strong", "end")
     if step.share:
         text(group, end, middle, step.share, "faint", "end")
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     seen = result.visible(step.sink)
     scores = result.values[step.sink]
     for player, x in x_of.items():
@@ -102,7 +102,7 @@ def _row(
         value = float(scores[player])
         position = int(result.players[player])
         said = (
-            f"{step.number} {step.label} ← {position} {wording.label(result, position)}: {value:.4g}\n"
-            f"{wording.bottleneck_words(result.bottleneck_label(player, step.sink))}"
+            f"{step.number} {step.label} ← {position} {wording.label(result, position)}: {wording.figure(value)}"
+            f"{wording.limit_line(result, player, step.sink)}"
         )
         cell(group, x, y, width, _ROW, colour.level(value, highest), said)

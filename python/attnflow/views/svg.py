@@ -15,7 +15,7 @@ from . import colour, grid, layout, matrix, ribbons, wording
 from .elements import BASELINE, STYLE, WIDTH, Element, cells, line, rect, scale, shorten, text, tooltip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..attribution import Attribution, PairFlow
 
@@ -23,7 +23,14 @@ __all__ = ["cells_of_grid", "chart", "flow", "has_chart", "picture", "steps"]
 
 _MOST_LABELS = 48  # tokens that still fit beneath a chart
 _THINNEST = 0.6
-_INKS = {"INK": "#1a2230", "DIM": "#5d6877", "LINE": "#e4e9ef", "FLOW": "#2370b4", "ACCENT": colour.ACCENT["light"]}
+_INKS = {
+    "INK": "#1a2230",
+    "DIM": "#5d6877",
+    "LINE": "#e4e9ef",
+    "FLOW": "#2370b4",
+    "BELOW": colour.BELOW_LIGHT[4],
+    "ACCENT": colour.ACCENT["light"],
+}
 _MONOSPACE = 'font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", "Noto Sans Mono", monospace'
 
 
@@ -78,6 +85,9 @@ def picture(*results: Attribution) -> str:
     style += "\n".join(
         f".af .h{i} {{ fill: {shade.background} }}" for i, shade in enumerate(colour.shades(colour.LIGHT))
     )
+    if any(result.is_signed for result in results):
+        below = list(enumerate(colour.shades(colour.BELOW_LIGHT)))[1:]
+        style += "\n" + "\n".join(f".af .n{i} {{ fill: {shade.background} }}" for i, shade in below)
     ElementTree.SubElement(root, "style").text = style
     ElementTree.SubElement(root, "rect", {"width": str(WIDTH), "height": f"{total:.0f}", "fill": "#ffffff", "rx": "8"})
     y = 0.0
@@ -129,7 +139,7 @@ def _overview(result: Attribution) -> tuple[Element, float]:
     """Several sinks: where they lie in an image or a recording, and the matrix of the tokens."""
     group = Element("g")
     _name(group, 14, result, wording.position_share(result))
-    scale(group, 16, 24, float(result.values.max()))
+    scale(group, 16, 24, layout.largest(result), signed=result.is_signed)
     y = 44.0
     pictures = [grid.draw] if result.grid is not None and any(part.cells for part in layout.parts(result)) else []
     pictures += [matrix.draw] if layout.columns(result).players else []
@@ -149,14 +159,18 @@ def _heatmap(result: Attribution) -> tuple[Element, float]:
     both = Element("g")
     _name(both, 14, result)
     y = 24.0
+    if result.is_signed:
+        scale(both, 16, y, layout.largest(result), signed=True)
+        y += 20
     for part in layout.parts(result):
         if part.heading:
             text(both, 16, y + 14, part.heading, "faint")
             y += 20
         if part.cells:
             drawn, height, _ = grid.draw(result)
-            scale(both, 16, y + 4, float(result.values.max()))
-            y += 20
+            if not result.is_signed:
+                scale(both, 16, y + 4, layout.largest(result))
+            y += 20 * (not result.is_signed)
         else:
             drawn, height = _text(result, part.positions)
         drawn.set("transform", f"translate(0 {y:.0f})")
@@ -168,12 +182,12 @@ def _heatmap(result: Attribution) -> tuple[Element, float]:
 def _text(result: Attribution, positions: range) -> tuple[Element, float]:
     """Tokens as boxes, the darker the higher their score. Widths are set, so no font can make them overlap."""
     group = Element("g", {"class": "mono"})
-    highest = float(result.values.max())
-    steps = {row.position: colour.level(row.score, highest) for row in result.rows()}
-    shades = colour.shades(colour.LIGHT)
+    largest = layout.largest(result)
+    steps = {row.position: colour.level(row.score, largest) for row in result.rows()}
+    above, below = colour.shades(colour.LIGHT), colour.shades(colour.BELOW_LIGHT)
     letter, height = 8.4, 27.0
     x, y = 20.0, 0.0
-    for piece in wording.pieces(result, positions):
+    for piece in _wrapped(result, positions):
         said = piece.text.strip(" ") if piece.position is None else shorten(piece.text, 80)
         width = letter * cells(said)
         if piece.position is None and not said:
@@ -182,7 +196,8 @@ def _text(result: Attribution, positions: range) -> tuple[Element, float]:
         if x + width > WIDTH - 20:
             x, y = 20.0, y + height
         if piece.position in steps:
-            shade = shades[steps[piece.position]]
+            step = steps[piece.position]
+            shade = above[step] if step >= 0 else below[-step]
             box = rect(group, x - 2, y, width + 4, 22, "")
             box.set("style", f"fill: {shade.background}")
             box.set("rx", "4")
@@ -197,6 +212,14 @@ def _text(result: Attribution, positions: range) -> tuple[Element, float]:
     return group, y + height
 
 
+def _wrapped(result: Attribution, positions: range) -> Iterator[wording.Piece]:
+    """The pieces of the running text; what is longer than a word in its words, so that it finds room in lines."""
+    for piece in wording.pieces(result, positions):
+        words = piece.text.split(" ") if result.members is not None and piece.position is not None else [piece.text]
+        for i, word in enumerate(words, 1):
+            yield wording.Piece(word, piece.position, piece.ends_line and i == len(words))
+
+
 # -- scores along the text ------------------------------------------------------------------------------------------
 
 
@@ -208,20 +231,27 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
     width = min(max(0.8, step - (6 if step > 16 else 2 if step > 6 else 0.4)), 40.0)
     y = 8.0
     for result in results:
-        highest = float(result.values.max())
+        scores = result.values[0]
+        low, high = min(0.0, float(scores.min())), max(0.0, float(scores.max()))
         _name(group, y + 12, result, wording.position_share(result))
         base = y + 24 + band
-        for at, value, kind in ((base, 0.0, "axis"), (base - band, highest, "guide")):
+        unit = band / ((high - low) or 1.0)
+        zero = base + low * unit
+        ends = [(zero, 0.0, "axis"), (base - band, high, "guide"), *([(base, low, "guide")] if low < 0 else [])]
+        for at, value, kind in ends:
             line(group, left, at, WIDTH - right, at, kind)
-            text(group, left - 8, at + BASELINE, f"{value:.3g}", "faint", "end")
+            if kind == "axis" or not low or abs(at - zero) > 11:  # else the numbers would overlap
+                text(group, left - 8, at + BASELINE, wording.figure(value, 3), "faint", "end")
         for i, row in enumerate(result.rows()):
-            if row.score <= 0:
+            if row.score == 0:
                 continue
-            tall = max(_THINNEST, band * row.score / highest)
-            kind = "trivial" if row.bottleneck in ("source", "sink") else "bar"
-            bar = rect(group, left + step * (i + 0.5) - width / 2, base - tall, width, tall, kind)
+            tall = max(_THINNEST, unit * abs(row.score))
+            kind = "trivial" if row.bottleneck in ("source", "sink") else "bar" if row.score > 0 else "bar below"
+            top = zero - tall if row.score > 0 else zero
+            bar = rect(group, left + step * (i + 0.5) - width / 2, top, width, tall, kind)
             name = wording.label(result, row.position)
-            tooltip(bar, f"{row.position} {name}: {row.score:.4g}, bottleneck {wording.visible(row.bottleneck)}")
+            limit = f", bottleneck {wording.visible(row.bottleneck)}" if result.is_flow else ""
+            tooltip(bar, f"{row.position} {name}: {wording.figure(row.score)}{limit}")
         n_source = sum(row.position < result.n_source for row in rows)
         if 0 < n_source < len(rows):
             border = left + step * n_source
@@ -240,8 +270,11 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
         for i in range(0, len(rows), -(-len(rows) // 12)):
             text(group, left + step * (i + 0.5), y + 12, str(rows[i].position), "faint", "middle")
         y += 24
+    if not any(result.is_flow for result in results):
+        return group, y
+    unit_word = wording.unit_word(results[0])
     rect(group, left, y, 10, 10, "bar")
     text(group, left + 16, y + 9, "limited between the layers", "faint")
     rect(group, left + 186, y, 10, 10, "trivial")
-    text(group, left + 202, y + 9, "limited by the token's own or the target's own edges", "faint")
+    text(group, left + 202, y + 9, f"limited by the {unit_word}'s own or the target's own edges", "faint")
     return group, y + 24

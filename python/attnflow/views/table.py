@@ -1,4 +1,4 @@
-"""A result as a table of pandas: one row a score."""
+"""A result as a table of pandas: one row a score; a column of bottlenecks where scores are flows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def to_pandas(result: Attribution) -> Any:
         for index, row in enumerate(result.rows(sink)):
             start, end = result.offsets[row.position] or (None, None)
             part = {"part": "source" if row.position < result.n_source else "decoder"} if result.n_source else {}
-            score = {"score": row.score, "lower": row.lower, "upper": row.upper, "bottleneck": row.bottleneck}
+            score: dict[str, Any] = {"score": row.score, "lower": row.lower, "upper": row.upper}
+            if result.is_flow:
+                score["bottleneck"] = row.bottleneck
             if result.standard_errors is not None:
                 score["standard_error"] = float(result.standard_errors[sink, index])
             place = {"position": row.position, **_cell(result, row.position), "token": row.token}

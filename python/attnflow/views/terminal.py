@@ -6,6 +6,7 @@ the heatmap is drawn as bars beneath the words, so a pipe, a log file or ``NO_CO
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,10 @@ def render(*results: Attribution, width: int = 80, colours: ColourSystem | None 
     else:
         _report(console, [wording.each_sink(result)[0] for result in results], styles, limit)
     console.print(
-        Text(wording.verified_line(*results), "bold green" if all(r.verified for r in results) else styles.accent)
+        Text(
+            wording.verified_line(*results),
+            {True: "bold green", False: styles.accent, None: "dim"}[wording.verified(*results)],
+        )
     )
     # Padding at the end of a line is invisible and only gets in the way of copying and of comparing.
     return "\n".join(line.rstrip(" ") for line in out.getvalue().split("\n"))
@@ -95,7 +99,7 @@ def _report(console: Console, results: Sequence[Attribution], styles: Palette, l
         console.print(_named(result))
         for line in _heatmaps(result, styles, console.width, limit):
             console.print(line, no_wrap=styles.shades is None and line.style != "dim italic")
-        console.print(scale(styles, float(result.values.max())))
+        console.print(scale(styles, layout.largest(result), signed=result.is_signed))
         _worth(console, result, styles)
     console.print()
     for line in _table(results, styles, console.width, limit):
@@ -122,7 +126,7 @@ def _overview(console: Console, results: Sequence[Attribution], styles: Palette,
         for line in terminal_matrix.draw(result, styles, console.width, limit):
             console.print(line, no_wrap=line.style != "dim italic", overflow="fold")
         has_later = any(not result.visible(sink).all() for sink in range(len(result.targets)))
-        legend = scale(styles, float(result.values.max()))
+        legend = scale(styles, layout.largest(result), signed=result.is_signed)
         console.print(legend.append("   no cell: it comes after the step" * has_later, "dim"))
         console.print()
         console.print(Text(f"what each {wording.steps_word(result).removesuffix('s')} drew on most", "dim"))
@@ -157,8 +161,11 @@ def _worth(console: Console, result: Attribution, styles: Palette) -> None:
         facts.append(
             ("trivial cuts", Text(f"{result.trivial_fraction:.0%} of the {limited} (bottleneck at source or sink)"))
         )
-    facts.append(("interval", Text(wording.widest(result))))
-    facts.append(("network", Text(wording.network_size(result))))
+    facts += [
+        (name, Text(said))
+        for name, said in (("interval", wording.widest(result)), ("network", wording.network_size(result)))
+        if said
+    ]
     if result.timings:
         stages = ", ".join(
             f"{wording.visible(s)} {wording.seconds(t)}" for s, t in result.timings.items() if s != "total"
@@ -196,11 +203,11 @@ def _heatmaps(result: Attribution, styles: Palette, width: int, limit: int | Non
         elif styles.shades is None:
             lines += _drawn_heatmap(result, part.positions, width)
         else:
-            lines.append(_heatmap(result, part.positions, styles.shades))
+            lines.append(_heatmap(result, part.positions, styles))
     return lines
 
 
-def _heatmap(result: Attribution, positions: range, shades: tuple[str, ...]) -> Text:
+def _heatmap(result: Attribution, positions: range, styles: Palette) -> Text:
     """The running text, each player's token on a background of its score."""
     steps = _steps(result)
     text = Text()
@@ -210,7 +217,7 @@ def _heatmap(result: Attribution, positions: range, shades: tuple[str, ...]) -> 
         elif piece.position not in steps:
             text.append(piece.text, "dim")
         else:
-            text.append(piece.text, shades[steps[piece.position]])
+            text.append(piece.text, styles.shade(steps[piece.position]))
         if piece.ends_line:
             text.append("\n")
     return text
@@ -230,19 +237,20 @@ def _drawn_heatmap(result: Attribution, positions: range, width: int) -> list[Te
         words = bars = ""
 
     for piece in wording.pieces(result, positions):
-        text = piece.text
         mark = " "
         if piece.position is not None and piece.position in steps:
             mark = block(steps[piece.position])
-        if cell_len(words) + cell_len(text) > width:
-            finish()
-            text = text.lstrip(" ") if piece.position is None else text
-        while cell_len(text) > width:  # a token longer than a line goes on in the next ones
-            head = next(text[:i] for i in range(min(len(text), width), 0, -1) if cell_len(text[:i]) <= width)
-            words, bars, text = head, mark * cell_len(head), text[len(head) :]
-            finish()
-        words += text
-        bars += mark * cell_len(text)
+        # A sentence is wrapped between its words.
+        for text in [piece.text] if result.members is None else re.findall(r"\s*\S+|\s+", piece.text):
+            if cell_len(words) + cell_len(text) > width:
+                finish()
+                text = text if piece.position is not None and result.members is None else text.lstrip(" ")
+            while cell_len(text) > width:  # a token longer than a line goes on in the next ones
+                head = next(text[:i] for i in range(min(len(text), width), 0, -1) if cell_len(text[:i]) <= width)
+                words, bars, text = head, mark * cell_len(head), text[len(head) :]
+                finish()
+            words += text
+            bars += mark * cell_len(text)
         if piece.ends_line:
             finish()
     finish()
@@ -250,7 +258,7 @@ def _drawn_heatmap(result: Attribution, positions: range, width: int) -> list[Te
 
 
 def _steps(result: Attribution) -> dict[int, int]:
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     return {row.position: colour.level(row.score, highest) for row in result.rows()}
 
 
@@ -263,11 +271,12 @@ def _table(results: Sequence[Attribution], styles: Palette, width: int, limit: i
     first = results[0]
     kept = _kept(tables, limit if first.grid is None or limit is None else min(limit, _TOP_CELLS))
     if first.grid is not None:
-        kept.sort(key=lambda i: -tables[0][i].score)  # in a table of the highest cells, the highest come first
+        kept.sort(key=lambda i: -abs(tables[0][i].score))  # in a table of the highest cells, the highest come first
     tokens = [short(wording.label(first, row.position), 22) for row in tables[0]]
     parts = layout.part_of(first) if first.grid is None else {}
     heading = ""
     place_width = len(str(tables[0][-1].position))
+    unit = wording.unit_word(first)
     token_width = max(5, *(cell_len(tokens[i]) for i in kept))
     blocks = [_Block(result, rows, kept, styles) for result, rows in zip(results, tables, strict=True)]
     room = width - place_width - 1 - min(token_width, 14)
@@ -279,7 +288,7 @@ def _table(results: Sequence[Attribution], styles: Palette, width: int, limit: i
         return lines[:-1]
     token_width = min(token_width, max(5, width - place_width - 1 - sum(block.narrowest + 2 for block in blocks)))
     each = (width - place_width - 1 - token_width) // len(blocks) - 2
-    head = Text.assemble((" " * (place_width + 1) + set_cell_size("token", token_width), "dim"))
+    head = Text.assemble((" " * (place_width + 1) + set_cell_size(short(unit, token_width), token_width), "dim"))
     names = Text(" " * (place_width + 1 + token_width))
     interval = all(block.has_room_for_interval(each) for block in blocks)
     for block in blocks:
@@ -298,16 +307,17 @@ def _table(results: Sequence[Attribution], styles: Palette, width: int, limit: i
             line.append("  ").append_text(block.cell(i))
         lines.append(line)
     if left := len(tables[0]) - len(kept):
-        lines.append(Text(f"… {left} players with lower scores are not shown", "dim italic"))
+        weaker = "weaker" if first.is_signed else "lower"
+        lines.append(Text(f"… {left} players with {weaker} scores are not shown", "dim italic"))
     return lines
 
 
 def _kept(tables: Sequence[list[Score]], limit: int | None) -> list[int]:
-    """Which players get a row, in the order of the text: the first method's highest scores."""
+    """Which players get a row, in the order of the text: the first method's strongest scores."""
     n = len(tables[0])
     if limit is None or n <= limit:
         return list(range(n))
-    return sorted(sorted(range(n), key=lambda i: -tables[0][i].score)[: max(1, limit)])
+    return sorted(sorted(range(n), key=lambda i: -abs(tables[0][i].score))[: max(1, limit)])
 
 
 def _numbered(name: str, room: int) -> str:
@@ -325,27 +335,29 @@ class _Block:
         self.styles = styles
         self.name = wording.method_name(result)
         self.rows = rows
-        self.highest = max(row.score for row in rows)
+        self.highest = layout.largest(result)
+        self.cut = result.is_flow
         self.places = wording.decimals(self.highest)
         self.intervals = [wording.uncertainty(row.score, row.lower, row.upper) for row in rows]
         self.scores = [wording.score(row.score, self.places) for row in rows]
         self.score_width = max(5, *(len(self.scores[i]) for i in kept))
         self.cuts = [_numbered(wording.visible(row.bottleneck), 18) for row in rows]
-        self.cut_width = max(3, *(cell_len(self.cuts[i]) for i in kept))
+        self.cut_width = max(3, *(cell_len(self.cuts[i]) for i in kept)) if self.cut else 0
         self.interval_width = max(len(self.intervals[i]) for i in kept)
-        self.narrowest = self.score_width + 1 + self.cut_width
+        self.narrowest = self.score_width + (1 + self.cut_width) * self.cut
+        self.exact = set(self.intervals) == {"exact"}
         self.bar = 0
         self.interval = False
 
     def has_room_for_interval(self, width: int) -> bool:
-        if set(self.intervals) == {"exact"}:  # said once, above the table
-            return False
+        if self.exact:  # said once, above the table; of what is no flow there is nothing to say
+            return not self.cut
         return width - self.narrowest >= 1 + self.interval_width + 1 + 6
 
     def fit(self, width: int, interval: bool) -> None:
         """Spend the width that the interval leaves on a bar."""
-        self.interval = interval
-        spare = width - self.narrowest - (1 + self.interval_width) * interval - 1
+        self.interval = interval and not self.exact
+        spare = width - self.narrowest - (1 + self.interval_width) * self.interval - 1
         self.bar = min(spare, 24) if spare >= 3 else 0
 
     @property
@@ -356,15 +368,17 @@ class _Block:
         text = "score".rjust(self.score_width)
         text += " " + " " * self.bar if self.bar else ""
         text += " " + set_cell_size("±", self.interval_width) if self.interval else ""
-        return Text(text + " " + set_cell_size("cut", self.cut_width), "dim")
+        return Text(text + (" " + set_cell_size("cut", self.cut_width)) * self.cut, "dim")
 
     def cell(self, i: int) -> Text:
         row = self.rows[i]
         text = Text(self.scores[i].rjust(self.score_width))
         if self.bar:
             drawn = bar(row.score / self.highest if self.highest else 0.0, self.bar)
-            text.append(" ").append(drawn, self.styles.bar)
+            text.append(" ").append(drawn, self.styles.bar if row.score >= 0 else self.styles.bar_below)
         if self.interval:
             text.append(" " + self.intervals[i].ljust(self.interval_width), "dim")
+        if not self.cut:
+            return text
         style = "dim" if row.bottleneck in ("source", "sink", "none") else self.styles.accent
         return text.append(" ").append(set_cell_size(self.cuts[i], self.cut_width), style)

@@ -12,8 +12,6 @@ from . import colour, layout, wording
 from .terminal_style import Palette, block, fit, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from ..attribution import Attribution
@@ -33,7 +31,7 @@ def draw(result: Attribution, styles: Palette, width: int, limit: int | None) ->
 def _image(result: Attribution, styles: Palette, width: int) -> list[Text]:
     """Two characters a patch, which is about a square; fewer where the image is wide."""
     scores = result.on_grid()
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     margin = len(str(scores.shape[0] - 1)) + 1
     scores, per = _shrunk(scores, width - margin)
     wide = 2 if scores.shape[1] * 2 <= width - margin else 1
@@ -44,7 +42,7 @@ def _image(result: Attribution, styles: Palette, width: int) -> list[Text]:
         for value in cells.tolist():
             _cell(line, value, highest, wide, styles)
         lines.append(line)
-    return lines + _shrunk_note(per)
+    return lines + _shrunk_note(result, per)
 
 
 def _axis(margin: int, numbers: list[int], apart: int, width: int) -> Text:
@@ -64,17 +62,18 @@ def _cell(line: Text, value: float, highest: float, width: int, styles: Palette)
 
 
 def _shrunk(scores: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], int]:
-    """An image in at most so many columns: each cell the highest of a square of patches; patches a side."""
+    """An image in at most so many columns: each cell the strongest of a square of patches; patches a side."""
     per = max(1, -(-scores.shape[1] // max(1, most)))
     rows, columns = (-(-side // per) for side in scores.shape)
-    padded = np.full((rows * per, columns * per), -1.0)
-    padded[: scores.shape[0], : scores.shape[1]] = np.where(np.isnan(scores), -1.0, scores)
-    highest = padded.reshape(rows, per, columns, per).max(axis=(1, 3))
-    return np.where(highest < 0, np.nan, highest), per
+    padded = np.full((rows * per, columns * per), np.nan)
+    padded[: scores.shape[0], : scores.shape[1]] = scores
+    squares = padded.reshape(rows, per, columns, per).swapaxes(1, 2).reshape(rows, columns, per * per)
+    return layout.furthest(squares), per
 
 
-def _shrunk_note(per: int) -> list[Text]:
-    return [Text(f"a cell is the highest of {per} × {per} patches", "dim italic")] if per > 1 else []
+def _shrunk_note(result: Attribution, per: int) -> list[Text]:
+    said = f"a cell is the {wording.highest_word(result)} of {per} × {per} patches"
+    return [Text(said, "dim italic")] if per > 1 else []
 
 
 # -- one small image a sink -----------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def _shrunk_note(per: int) -> list[Text]:
 
 def _tiles(result: Attribution, styles: Palette, width: int) -> list[Text]:
     steps = layout.steps(result)
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     shrunk = [_shrunk(result.on_grid(step.sink), min(width, 38)) for step in steps[:_MOST_TILES]]
     tiles = [_tile(scores, highest, styles) for scores, _ in shrunk]
     wide = max(10, shrunk[0][0].shape[1])
@@ -106,7 +105,7 @@ def _tiles(result: Attribution, styles: Palette, width: int) -> list[Text]:
     if len(steps) > len(tiles):
         more = f"… {len(steps) - len(tiles)} more {wording.steps_word(result)} have no image here: save the result"
         lines.append(Text(more, "dim italic"))
-    return lines + _shrunk_note(shrunk[0][1])
+    return lines + _shrunk_note(result, shrunk[0][1])
 
 
 def _tile(scores: NDArray[np.float64], highest: float, styles: Palette) -> list[Text]:
@@ -120,18 +119,18 @@ def _tile(scores: NDArray[np.float64], highest: float, styles: Palette) -> list[
         line = Text()
         below = steps[row + 1] if row + 1 < rows else [None] * columns
         for upper, lower in zip(steps[row], below, strict=True):
-            _halves(line, upper, lower, styles.fills)
+            _halves(line, upper, lower, styles)
         lines.append(line)
     return lines
 
 
-def _halves(line: Text, upper: int | None, lower: int | None, fills: Sequence[str]) -> None:
+def _halves(line: Text, upper: int | None, lower: int | None, styles: Palette) -> None:
     if upper is not None and lower is not None:
-        line.append("▀", f"{fills[upper]} on {fills[lower]}")
+        line.append("▀", f"{styles.fill(upper)} on {styles.fill(lower)}")
     elif upper is not None:
-        line.append("▀", fills[upper])
+        line.append("▀", styles.fill(upper))
     elif lower is not None:
-        line.append("▄", fills[lower])
+        line.append("▄", styles.fill(lower))
     else:
         line.append(" ")
 
@@ -140,7 +139,7 @@ def _halves(line: Text, upper: int | None, lower: int | None, fills: Sequence[st
 
 
 def _strips(result: Attribution, styles: Palette, width: int, limit: int | None) -> list[Text]:
-    """One line a sink, frames from left to right; a cell is the highest of as many frames as must share it."""
+    """One line a sink, frames from left to right; a cell is the strongest of as many frames as must share it."""
     several = len(result.targets) > 1
     steps = layout.steps(result)[:limit]
     digits = layout.digits(steps)
@@ -148,7 +147,7 @@ def _strips(result: Attribution, styles: Palette, width: int, limit: int | None)
     margin = digits + 14 if several else 0
     if several and width - margin < 16:
         margin, names = digits + 1, [""] * len(steps)
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     lines = []
     per = wide = 1
     frames = result.on_grid().size
@@ -164,7 +163,7 @@ def _strips(result: Attribution, styles: Palette, width: int, limit: int | None)
     every = 10 * per
     lines.append(_axis(margin, list(range(0, frames, every)), 10 * wide, width))
     if per > 1:
-        lines.append(Text(f"a cell is the highest of {per} frames", "dim italic"))
+        lines.append(Text(f"a cell is the {wording.highest_word(result)} of {per} frames", "dim italic"))
     if len(steps) < len(result.targets):
         more = f"… {len(result.targets) - len(steps)} more {wording.steps_word(result)} are not shown"
         lines.append(Text(more, "dim italic"))

@@ -54,7 +54,7 @@ def draw(result: Attribution, styles: Palette, width: int, limit: int | None) ->
         lines += _band(result, band, steps, labels, styles)
     notes = []  # a name may be cut, but nothing goes missing without a word
     if shown.left_out:
-        notes.append("… " + wording.left_out(shown.left_out, shown.highest_left_out))
+        notes.append("… " + wording.left_out(result, shown.left_out, shown.highest_left_out))
     if len(steps) < len(result.targets):
         notes.append(f"… {len(result.targets) - len(steps)} more {wording.steps_word(result)} are not shown")
     return lines[:-1] + [Text(note, "dim italic") for note in notes]
@@ -98,7 +98,7 @@ def _bands(result: Attribution, shown: layout.Columns, width: int) -> Iterable[l
 def _band(
     result: Attribution, band: list[_Column], steps: list[layout.Step], labels: list[Text], styles: Palette
 ) -> list[Text]:
-    highest = float(result.values.max())
+    highest = layout.largest(result)
     margin = labels[0].cell_len
     headings, names = "", Text(" " * margin)
     at = 0
@@ -135,11 +135,11 @@ def best(result: Attribution, width: int, limit: int | None) -> list[Text]:
     """A line a step: the tokens with its highest scores, and these."""
     steps = layout.steps(result)[:limit]
     labels = _labels(steps, width)
-    places = wording.decimals(float(result.values.max()))
+    places = wording.decimals(layout.largest(result))
     lines = []
     for step, label in zip(steps, labels, strict=True):
         line = label.copy()
-        found = [row for row in result.top(_TOP, step.sink) if row.score > 0]
+        found = [row for row in result.top(_TOP, step.sink) if row.score != 0]
         for row in found:
             name = short(wording.label(result, row.position), 16)
             told = f"{name} {wording.score(row.score, places)}"

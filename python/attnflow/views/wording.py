@@ -20,8 +20,11 @@ __all__ = [
     "count",
     "decimals",
     "each_sink",
+    "figure",
+    "highest_word",
     "label",
     "left_out",
+    "limit_line",
     "limited_word",
     "method_name",
     "method_note",
@@ -38,6 +41,8 @@ __all__ = [
     "subject_word",
     "total_time",
     "uncertainty",
+    "unit_word",
+    "verified",
     "verified_line",
     "visible",
     "widest",
@@ -210,18 +215,19 @@ _MEASURES = {
 def method_name(result: Attribution) -> str:
     """A short name for how a result was computed, from its options."""
     if result.attribution == "combination":
-        return str(result.options.get("combination", "Combination of results"))
+        return visible(str(result.options.get("combination", "Combination of results")))
     if result.attribution in _NO_MEASURE:
         return _NO_MEASURE[result.attribution]
     measure = str(result.options.get("measure", "attention"))
     shown, _ = _MEASURES.get(measure, (visible(measure), ""))
-    calibration = result.options.get("calibration")
     if result.attribution in _DRAWN:
         return _DRAWN[result.attribution].format(shown)
-    if calibration == "excess":
-        flow = f"excess {shown} flow"
-    else:
-        flow = f"plain {shown} flow" if calibration is None else f"{shown} flow, {visible(str(calibration))}"
+    calibration = result.options.get("calibration")
+    calibrated = f"excess {shown}" if calibration == "excess" else shown
+    changed = "" if calibration in ("excess", None) else f", {visible(str(calibration))}"
+    if result.attribution in _THROUGH:
+        return _THROUGH[result.attribution].format(calibrated) + changed
+    flow = f"plain {shown} flow" if calibration is None else f"{calibrated} flow{changed}"
     return (
         _SHARES[result.attribution].format(flow) if result.attribution != "independent" else flow[0].upper() + flow[1:]
     )
@@ -231,9 +237,9 @@ _SHARES = {
     "shapley": "Shapley values of {}",
     "fair": "Fair split of {}",
     "barrier": "Barrier centre of {}",
-    "rollout": "Rollout instead of {}",
-    "widest_path": "Widest path instead of {}",
 }
+# Of the capacities that flows go through.
+_THROUGH = {"rollout": "Rollout on {}", "widest_path": "Widest path through {}"}
 # Of one layer's contributions, or of their mean.
 _DRAWN = {"raw_attention": "Raw {}, last layer", "mean_attention": "Raw {}, mean over layers"}
 _NO_MEASURE = {"gradient_x_input": "Gradient × input", "leave_one_out": "Leave-one-out", "random": "Random"}
@@ -241,19 +247,36 @@ _NO_MEASURE = {"gradient_x_input": "Gradient × input", "leave_one_out": "Leave-
 
 def method_note(result: Attribution) -> str:
     """What tells a method from the others, in a few words."""
-    measure, calibration = str(result.options.get("measure", "attention")), result.options.get("calibration")
-    mixed = result.options.get("residual", 0.5) == 0.5 and result.options.get("heads", "mean") == "mean"
+    options = result.options
+    measure, calibration = str(options.get("measure", "attention")), options.get("calibration")
+    mixed = options.get("residual", 0.5) == 0.5 and options.get("heads", "mean") == "mean"
     plain = measure == "attention" and calibration is None and result.attribution == "independent"
     if plain and mixed and not _is_divided(result):
         return "the published method"
-    spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
-    moved = "prediction" if result.options.get("objective") is None else "objective"
-    notes = [
-        _MEASURES.get(measure, ("", ""))[1].format(moved),
-        spread.get(calibration, ""),
-        "divided by receptive fields" if _is_divided(result) else "",
-    ]
+    moved = "prediction" if options.get("objective") is None else "objective"
+    notes = [_NOTES.get(result.attribution, "").format(moved=moved, unit=unit_word(result), left=_left(result))]
+    if result.attribution not in (*_NO_MEASURE, "combination"):
+        notes.append(_MEASURES.get(measure, ("", ""))[1].format(moved))
+    if result.is_flow or result.attribution in _THROUGH:
+        spread = {"excess": "only what exceeds evenly spread attention", None: "no calibration"}
+        notes.append(spread.get(calibration, ""))
+    notes.append("divided by receptive fields" if _is_divided(result) else "")
     return "; ".join(note for note in notes if note)
+
+
+_NOTES = {
+    "rollout": "the product of all layers",
+    "widest_path": "the best single path",
+    "gradient_x_input": "how far each {unit} moves the {moved}, to first order",
+    "leave_one_out": "how far the {moved} drops without each {unit}, {left}",
+    "random": "to compare with",
+    "combination": "sums of scores",
+}
+
+
+def _left(result: Attribution) -> str:
+    """How something is left out."""
+    return "taken out of the text" if result.options.get("leave_out") == "delete" else "which is masked"
 
 
 def _is_divided(result: Attribution) -> bool:
@@ -291,7 +314,10 @@ def subject_word(result: Attribution) -> str:
 
 
 def players_word(result: Attribution) -> str:
-    """What the players are: tokens, patches, frames, or some of each."""
+    """What the players are: tokens, words, sentences, patches, frames, or some of each."""
+    if result.members is not None:
+        units = result.options.get("units")
+        return visible(units) if isinstance(units, str) else "spans"
     if result.grid is None:
         return "tokens"
     places = result.players - result.grid.start
@@ -299,9 +325,20 @@ def players_word(result: Attribution) -> str:
     return {"image": "patches", "recording": "frames"}[subject_word(result)] if inside.all() else "players"
 
 
-def left_out(count: int, highest: float, what: str = "input tokens") -> str:
+def unit_word(result: Attribution) -> str:
+    """What one of the `tokens` is, in tables and sentences: a token, or a word where tokens were merged."""
+    return "token" if result.members is None else players_word(result).removesuffix("s")
+
+
+def highest_word(result: Attribution) -> str:
+    """What comes first: the highest scores, or where they may be below zero the strongest."""
+    return "strongest" if result.is_signed else "highest"
+
+
+def left_out(result: Attribution, count: int, highest: float) -> str:
     """How many columns a matrix lacks, and what a reader does not miss."""
-    return f"{count} more {what} have no column: no score of theirs is above {highest:.3g}"
+    bound = f"further from 0 than {highest:.3g}" if result.is_signed else f"above {highest:.3g}"
+    return f"{count} more input {unit_word(result)}s have no column: no score of theirs is {bound}"
 
 
 def limited_word(result: Attribution) -> str:
@@ -309,10 +346,15 @@ def limited_word(result: Attribution) -> str:
     return "scores" if result.attribution == "independent" else "players' own flows"
 
 
-def bottleneck_words(label: str) -> str:
+def limit_line(result: Attribution, player: int, sink: int = 0) -> str:
+    """What limits a score, as a further line of a tooltip; nothing for what is no flow."""
+    return "\n" + bottleneck_words(result.bottleneck_label(player, sink), unit_word(result)) if result.is_flow else ""
+
+
+def bottleneck_words(label: str, unit: str = "token") -> str:
     """What limits a score, as a phrase."""
     known = {
-        "source": "limited by the token's own edges in the first layer",
+        "source": f"limited by the {unit}'s own edges in the first layer",
         "sink": "limited by the target's own edges in the last layer",
         "none": "nothing arrives",
         "pooling": "limited by the mean over positions",
@@ -341,7 +383,7 @@ def caveats(result: Attribution) -> list[Caveat]:
     order = f"{'earlier' if rho < 0 else 'later'} {players}"
     if players == "patches":  # an image is read row by row
         order = f"patches further {'up' if rho < 0 else 'down'}"
-    if not result.values.any():
+    if result.is_flow and not result.values.any():
         found.append(Caveat(True, "No flow at all", "No player can send anything to the target under this measure."))
     elif math.isnan(rho):
         found.append(Caveat(True, "No ranking", "All scores are equal, or there is a single player."))
@@ -357,32 +399,52 @@ def caveats(result: Attribution) -> list[Caveat]:
         text = f"Spearman correlation of score with position {signed(rho)}: {order} tend to score higher."
         found.append(Caveat(False, "Position explains part of this ranking", text))
     if _is_divided(result):
+        each, more = ("a flow ", " The numbers are no flows any more, and the") if result.is_flow else ("", " The")
         text = (
-            "Each is a flow divided by the number of positions that can attend to its token. The numbers are no flows "
-            "any more, and the division by itself lifts late tokens, whatever they say."
+            f"Each is {each}divided by the number of positions that can attend to its {unit_word(result)}.{more} "
+            f"division by itself lifts late {unit_word(result)}s, whatever they say."
         )
         found.append(Caveat(False, "Scores are divided by receptive fields", text))
     if trivial >= 0.9 and result.attribution == "independent":
         text = (
-            f"{trivial:.0%} of the scores are limited by the token's own or the target's own edges: they are sums over "
-            "one layer, and no route through the layers between mattered."
+            f"{trivial:.0%} of the scores are limited by the {unit_word(result)}'s own or the target's own edges: they "
+            "are sums over one layer, and no route through the layers between mattered."
         )
         found.append(Caveat(False, "Most minimum cuts are trivial", text))
-    if not result.verified:
+    if result.is_flow and not result.verified:
         found.append(Caveat(True, "Not verified", "The solves were not checked against their minimum cuts."))
     return sorted(found, key=lambda caveat: not caveat.severe)
 
 
+def verified(*results: Attribution) -> bool | None:
+    """Whether all flows among the results are certified; None where none of them is a flow."""
+    flows = [result.verified for result in results if result.is_flow]
+    return all(flows) if flows else None
+
+
 def verified_line(*results: Attribution) -> str:
     """The one line about the certificate."""
-    if any(result.attribution != "independent" for result in results):
-        checked = all(result.verified for result in results)
-        return "verified: flow = cut for every solve" if checked else "NOT verified: flow = cut was not checked"
-    n_solves = sum(result.values.size for result in results)
-    solves = "the one solve" if n_solves == 1 else f"all {count(n_solves)} solves"
-    if all(result.verified for result in results):
-        return f"verified: flow = cut for {solves}"
-    return f"NOT verified: flow = cut was not checked for {solves}"
+    flows = [result for result in results if result.is_flow]
+    if not flows:
+        return "no flow: nothing to certify"
+    if any(result.attribution != "independent" for result in flows):
+        of = " for every solve" if verified(*flows) else ""
+    else:
+        n_solves = sum(result.values.size for result in flows)
+        of = " for the one solve" if n_solves == 1 else f" for all {count(n_solves)} solves"
+    line = f"verified: flow = cut{of}" if verified(*flows) else f"NOT verified: flow = cut was not checked{of}"
+    return line if len(flows) == len(results) else f"{line}; what is no flow has nothing to certify"
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """A number in a picture, with a real minus sign.
+
+    Examples
+    --------
+    >>> figure(0.25), figure(-1.5e-07, 2), figure(-0.0)
+    ('0.25', '−1.5e-07', '0')
+    """
+    return f"{'−' if value < 0 else ''}{abs(value):.{digits}g}"
 
 
 def decimals(highest: float) -> int:
@@ -391,13 +453,15 @@ def decimals(highest: float) -> int:
 
 
 def score(value: float, places: int) -> str:
-    """A score with that many decimals; zero only when it is zero.
+    """A score with that many decimals, and a real minus sign; zero only when it is zero.
 
     Examples
     --------
-    >>> score(0.25, 4), score(0.0, 4), score(0.00002, 4)
-    ('0.2500', '0', '2e-05')
+    >>> score(0.25, 4), score(0.0, 4), score(0.00002, 4), score(-0.25, 4)
+    ('0.2500', '0', '2e-05', '−0.2500')
     """
+    if value < 0:
+        return "−" + score(-value, places)
     if value == 0:
         return "0"
     return f"{value:.{places}f}" if value >= 0.5 * 10.0**-places else f"{value:.0e}"
@@ -413,15 +477,19 @@ def uncertainty(value: float, lower: float, upper: float) -> str:
 
 
 def widest(result: Attribution) -> str:
-    """How far any score can be from the truth."""
+    """How far any score can be from the truth; nothing is said of what has no bounds."""
     half = max(float((result.values - result.lower).max()), float((result.upper - result.values).max()))
     if result.standard_errors is not None and half > 0:
         return f"every score sampled to {uncertainty(half, 0.0, half)}, two standard errors"
+    if not result.is_flow:
+        return f"every score within {uncertainty(half, 0.0, half)}" if half > 0 else ""
     return "every score exact" if half <= 0 else f"every score certified to {uncertainty(half, 0.0, half)}"
 
 
 def network_size(result: Attribution) -> str:
-    """How large the network was that was solved."""
+    """How large the network was that was solved; nothing where there was none."""
+    if not result.is_flow and (result.n_edges == 0 or result.attribution == "combination"):
+        return ""
     layers, nodes, edges = (count(size) for size in (result.n_layers, result.n_nodes, result.n_edges))
     return f"{layers} layers, {nodes} nodes, {edges} edges; {count(result.players.size)} players"
 
