@@ -17,6 +17,7 @@ import pytest
 
 import attnflow
 from attnflow import Attribution
+from attnflow.attribution import ATTRIBUTIONS, FLOWS
 from attnflow.cli import explain as command
 from attnflow.cli import main
 from attnflow.cli._models import load, looks_like_path, model_class
@@ -84,7 +85,7 @@ def test_defaults(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     options.pop("progress")
     assert options == {
         "target": None,
-        "measure": "alti",
+        "measure": None,
         "residual": None,
         "heads": "mean",
         "calibration": "excess",
@@ -114,6 +115,10 @@ def test_defaults(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
         (["--start-token"], {"start_token": True}),
         (["--no-start-token"], {"start_token": False}),
         (["--threads", "2"], {"threads": 2}),
+        (["--attribution", "rollout"], {"attribution": "rollout"}),
+        (["--units", "words"], {"units": "words"}),
+        (["--attribution", "leave_one_out", "--leave-out", "delete"], {"leave_out": "delete"}),
+        (["--attribution", "random", "--seed", "7"], {"attribution": "random", "sampling": {"seed": 7}}),
     ],
 )
 def test_options_are_passed_on(calls: list[Any], arguments: list[str], expected: dict[str, Any]) -> None:
@@ -126,10 +131,57 @@ def test_compare_runs_the_published_method_on_the_same_target(
 ) -> None:
     assert main(["explain", "--model", "m", "--text", "to be", "--compare", "--target", "1", "--no-start-token"]) == 0
     mine, published = (options for *_, options in calls)
-    assert mine["measure"] == "alti"
+    assert mine["measure"] is None
     assert (published["measure"], published["calibration"], published["residual"]) == ("attention", None, 0.5)
     assert (published["target"], published["start_token"]) == (1, False)
     assert "Plain attention flow" in capsys.readouterr().out
+
+
+def test_every_attribution_can_be_asked_for() -> None:
+    assert command._ATTRIBUTIONS == ATTRIBUTIONS
+    assert command._FLOWS == FLOWS
+
+
+def test_compare_shows_any_attributions_beside_the_first(calls: list[Any]) -> None:
+    asked = ["--compare", "rollout", "leave_one_out", "rollout", "random", "--units", "words", "--target", "1"]
+    own = ["--leave-out", "delete", "--seed", "3", "--objective", "or", "--residual", "0.25", "--receptive-field"]
+    assert main(["explain", "--model", "m", "--text", "to be", *asked, *own]) == 0
+    mine, rollout, left_out, chance = (options for *_, options in calls)
+    assert "attribution" not in mine
+    assert [one["attribution"] for one in (rollout, left_out, chance)] == ["rollout", "leave_one_out", "random"]
+    for options in (mine, rollout, left_out, chance):
+        assert (options["units"], options["target"], options["measure"]) == ("words", 1, None)
+        network = options is mine or options is rollout
+        assert (options["residual"], options.get("receptive_field")) == ((0.25, True) if network else (None, None))
+        assert options.get("leave_out") == ("delete" if options is left_out else None)
+        assert options.get("sampling") == ({"seed": 3} if options is chance else None)
+        assert options.get("objective") == (["or"] if options is left_out else None)
+
+
+def test_an_option_that_no_attribution_has_is_left_to_the_first(calls: list[Any]) -> None:
+    """The library says what is wrong with it."""
+    wrong = ["--leave-out", "mask", "--permutations", "20", "--objective", "or"]
+    assert main(["explain", "--model", "m", "--text", "to be", "--compare", "rollout", *wrong]) == 0
+    mine, rollout = (options for *_, options in calls)
+    assert (mine["leave_out"], mine["sampling"], mine["objective"]) == ("mask", {"permutations": 20}, ["or"])
+    assert not {"leave_out", "sampling", "objective"} & set(rollout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--compare", "independent"], "--compare independent: this is what is shown already"),
+        (["--attribution", "fair", "--compare", "random", "fair"], "--compare fair: this is what is shown already"),
+        (["--chain", "--compare", "rollout"], "--chain has no meaning for --compare rollout"),
+        (["--chain", "--compare", "shapley", "leave_one_out"], "--chain has no meaning for --compare leave_one_out"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_what_cannot_be_compared_is_found_out_before_anything_runs(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "--model", "m", "--text", "t", *arguments]) == 1
+    assert one_error(capsys) == f"attnflow: error: {said}"
 
 
 def test_saving_several_files(calls: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +221,11 @@ def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys:
         ["explain", "--model", "m", "--text", "t", "--save", "x.pdf"],
         ["explain", "--model", "m", "--text", "t", "--save", "/nowhere/at/all/x.html"],
         ["explain", "--model", "m", "--text", "t", "--target", ""],
+        ["explain", "--model", "m", "--text", "t", "--attribution", "flow"],
+        ["explain", "--model", "m", "--text", "t", "--attribution", "combination"],
+        ["explain", "--model", "m", "--text", "t", "--compare", "rollout", "flow"],
+        ["explain", "--model", "m", "--text", "t", "--units", "letters"],
+        ["explain", "--model", "m", "--text", "t", "--leave-out", "half"],
         ["show"],
         ["show", "x.json", "--save", "x.pdf"],
         ["show", "x.json", "--save", "/nowhere/at/all/x.html"],

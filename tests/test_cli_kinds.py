@@ -232,4 +232,46 @@ def test_shares_of_a_joint_flow(decoder: str, tmp_path: Path, capsys: pytest.Cap
     for wrong in (["--permutations", "0"], ["--tolerance", "-1"], ["--seed", "x"]):
         assert main(["explain", *asked, "shapley", *wrong]) == 2
     assert main(["explain", *asked, "fair", *drawn]) == 1
-    assert "sampling is of attribution='shapley'" in capsys.readouterr().err
+    assert "is of 'shapley', and attribution is 'fair'" in capsys.readouterr().err
+
+
+def test_what_flows_are_compared_with(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    asked = ["--model", decoder, "--text", TEXT, "--save", str(page), "--compare"]
+    others = [
+        "rollout",
+        "widest_path",
+        "raw_attention",
+        "mean_attention",
+        "gradient_x_input",
+        "leave_one_out",
+        "random",
+    ]
+    result = explained(tmp_path, *asked, *others)
+    assert result.attribution == "independent"
+    assert result.options["measure"] == "alti"
+    shown = capsys.readouterr().out
+    for name in ("Excess ALTI flow", "Rollout on excess ALTI", "Raw attention, last layer", "Leave-one-out", "Random"):
+        assert name in shown
+        assert name in page.read_text(encoding="utf-8")
+    assert "; what is no flow has nothing to certify" in shown
+    # The published method beside what is no flow, and words beside words.
+    result = explained(tmp_path, *asked, "--attribution", "leave_one_out", "--leave-out", "delete", "--units", "words")
+    assert (result.attribution, result.options["leave_out"], result.options["units"]) == (
+        "leave_one_out", "delete", "words",
+    )  # fmt: skip
+    assert result.members is not None
+    assert "Plain attention flow  the published method" in capsys.readouterr().out
+
+
+def test_options_that_an_attribution_lacks(decoder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, said in (
+        (["--leave-out", "delete"], "leave_out='delete' is of attribution='leave_one_out'"),
+        (["--attribution", "leave_one_out", "--residual", "0.5"], "residual=0.5 is of a network"),
+        (["--attribution", "rollout", "--chain"], "chain=True has no meaning for attribution='rollout'"),
+        (["--attribution", "rollout", "--keep", "2"], "needs all edges"),
+        (["--attribution", "rollout", "--seed", "1"], "leave it out"),
+        (["--compare", "rollout", "--objective", "dog"], "objective has no meaning for measure 'alti'"),
+    ):
+        assert main(["explain", "--model", decoder, "--text", TEXT, *wrong]) == 1
+        assert said in one_error(capsys)

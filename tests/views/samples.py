@@ -226,3 +226,27 @@ def _spoken(rng: np.random.Generator, tokens: list[str], said: list[str], n_sour
         predictions=list(zip(said, rng.uniform(0.2, 1, len(said)).tolist(), strict=True)),
         link_names=[f"link {i}" for i in range(12)], **scores(rng, seen, 12),
     )  # fmt: skip
+
+
+def no_flow(result: Attribution, attribution: str = "leave_one_out", *, seed: int = 0, **options: Any) -> Attribution:
+    """The same players and sinks with scores that are no flows, some of them below zero where they may be."""
+    rng = np.random.default_rng(seed)
+    signed = attribution in ("leave_one_out", "gradient_x_input", "combination")
+    side = np.where(rng.random(result.values.shape) < 0.5, -1.0, 1.0) if signed else 1.0
+    values = result.values * side
+    network = {} if attribution in ("rollout", "widest_path") else {"n_nodes": 0, "n_edges": 0}
+    measure = None if attribution in ("leave_one_out", "gradient_x_input", "random") else "attention"
+    return replace(
+        result, values=values, lower=values, upper=values, bottlenecks=np.full(values.shape, -3), flows=None,
+        verified=False, attribution=attribution, definition=f"{attribution}, made up", **network,
+        options={"model": "SmolLM2-135M-Instruct", "measure": measure, **options},
+    )  # fmt: skip
+
+
+def sentences(count: int = 3, words: int = 30, **changes: Any) -> Attribution:
+    """A text whose players are sentences, longer than a line of any picture."""
+    tokens = [" ".join(["", *(f"word{i}" for i in range(words))]) + f" {n}." for n in range(count)]
+    each = words + 2
+    members = [(0,), *(tuple(range(1 + each * n, 1 + each * (n + 1))) for n in range(count))]
+    options = {"measure": "alti", "calibration": "excess", "units": "sentences"}
+    return sample(tokens, flows=0, **{"members": members, "options": options} | changes)

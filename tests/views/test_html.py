@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import HOSTILE, caption, generation, image, recording, sample, translation
+from samples import HOSTILE, caption, generation, image, no_flow, recording, sample, sentences, translation
 
 pytest.importorskip("jinja2")
 
@@ -43,6 +43,10 @@ CASES: dict[str, tuple[Attribution, ...]] = {
     "recording": (recording(),),
     "short recording": (recording(9, ["a", " b"]),),
     "recording in wide letters": (recording(40, [" mm", " WWWWWWWWWWWW"]),),
+    "below zero": (sample(seed=3), no_flow(sample(seed=3, flows=0)), no_flow(sample(seed=3, flows=0), "rollout")),
+    "generation below zero": (no_flow(generation(), "gradient_x_input"),),
+    "image below zero": (no_flow(image()),),
+    "sentences": (sentences(), no_flow(sentences(), units="sentences")),
     "nothing": (sample(values=np.zeros((1, 14)), lower=np.zeros((1, 14)), upper=np.zeros((1, 14)), flows=0),),
 }
 

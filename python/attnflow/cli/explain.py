@@ -18,9 +18,23 @@ from ._progress import Progress
 __all__ = ["add", "run"]
 
 # Options of attnflow.explain that are passed on where they are given.
-_AS_GIVEN = ("continuation", "steps", "sources", "chain", "receptive_field", "keep", "below", "memory_limit", "spill")
+_AS_GIVEN = ("continuation", "steps", "sources", "memory_limit", "spill")
 
-# Of Shapley values.
+# Options that not every attribution has: which ones do.
+_FLOWS = ("independent", "shapley", "fair", "barrier")
+_ON_NETWORK = (*_FLOWS, "rollout", "widest_path")
+_ATTRIBUTIONS = (*_ON_NETWORK, "raw_attention", "mean_attention", "gradient_x_input", "leave_one_out", "random")
+_OF_SOME = {
+    "residual": _ON_NETWORK,
+    "receptive_field": _ON_NETWORK,
+    "chain": tuple(name for name in _ON_NETWORK if name != "rollout"),
+    "keep": _ON_NETWORK,
+    "below": _ON_NETWORK,
+    "leave_out": ("leave_one_out",),
+    "permutations": ("shapley",),
+    "tolerance": ("shapley",),
+    "seed": ("shapley", "random"),
+}
 _SAMPLING = ("permutations", "tolerance", "seed")
 
 # What is neither a word nor a name: positions, or a slip in writing them.
@@ -82,26 +96,37 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--measure",
-        default="alti",
-        help="contribution measure: alti (default), attention, attention_gradient, attention_x_gradient, value_norm, "
-        "value_norm_residual",
+        help="contribution measure: alti, attention, attention_gradient, attention_x_gradient, value_norm or "
+        "value_norm_residual; by default alti where there is a network, else attention",
     )
     parser.add_argument(
         "--objective",
         action="append",
         metavar="TOKEN",
-        help="what measures by gradients derive: this token's logit, by default the predicted one's; given twice, the "
-        "difference of the two",
+        help="what gradients are taken of, and what tokens are left out for: this token's logit, by default the "
+        "predicted one; given twice, the difference of the two",
     )
     parser.add_argument(
         "--calibration", choices=["excess", "none"], default="excess", help="excess (default), or none: plain flow"
     )
     parser.add_argument(
         "--attribution",
-        choices=["independent", "shapley", "fair", "barrier"],
+        choices=_ATTRIBUTIONS,
         default="independent",
-        help="each player's flow alone (default), or shares of what all send together: Shapley values, the fair split "
-        "of one joint flow, or the centre of all of them",
+        help="independent: each player's flow alone (default). shapley, fair, barrier: shares of what all send "
+        "together, as Shapley values, as the fair split of one joint flow, or as the centre of all of them. The others "
+        "are no flows, but what these are compared with",
+    )
+    parser.add_argument(
+        "--units",
+        choices=["tokens", "words", "sentences"],
+        default="tokens",
+        help="what the players are: tokens (default), words or sentences",
+    )
+    parser.add_argument(
+        "--leave-out",
+        choices=["mask", "delete"],
+        help="of leave_one_out: put a mask in a token's place (default), or take it out of the text",
     )
     parser.add_argument(
         "--permutations", type=_orders, metavar="N", help="of Shapley values: orders to draw (1000; even)"
@@ -109,7 +134,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--tolerance", type=_tolerance, metavar="T", help="of Shapley values: draw until no standard error is larger"
     )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="of Shapley values: what the orders are drawn from (0)")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="of Shapley values and random: where chance begins")
     parser.add_argument("--residual", type=_share, metavar="R", help="weight of the residual connection, 0 to 1")
     parser.add_argument("--heads", type=_heads, default="mean", help="mean (default), max, min, or one head's number")
     parser.add_argument(
@@ -119,7 +144,12 @@ def add(commands: Any) -> None:
         help="prepend the tokenizer's start token; by default where the tokenizer has one and the text lacks it",
     )
     parser.add_argument(
-        "--compare", action="store_true", help="show the published method, plain attention flow, beside it"
+        "--compare",
+        nargs="*",
+        choices=_ATTRIBUTIONS,
+        metavar="ATTRIBUTION",
+        help="show others beside it: attributions as above, or without a name the published method, plain attention "
+        "flow",
     )
     parser.add_argument(
         "--keep", type=_edges, metavar="K", help="for long texts: only the K largest capacities of each row"
@@ -140,6 +170,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load the model, explain, show, and write what was asked for."""
+    methods = _methods(arguments)
     subject = _subject(arguments)
     require_packages(arguments.save)
     with Progress() as progress:
@@ -157,40 +188,67 @@ def run(arguments: argparse.Namespace) -> None:
             "threads": arguments.threads,
         }
         for name in _AS_GIVEN:
-            if (value := getattr(arguments, name)) not in (None, False):
+            if (value := getattr(arguments, name)) is not None:
                 options[name] = value
         if arguments.merge != "sublayers":
             options["merge"] = arguments.merge
+        if arguments.units != "tokens":
+            options["units"] = arguments.units
         options |= _generation(arguments, attnflow.capture.is_encoder_decoder(model))
-        shares: dict[str, Any] = {}
-        if arguments.attribution != "independent":
-            shares["attribution"] = arguments.attribution
-        drawn = {name: value for name in _SAMPLING if (value := getattr(arguments, name)) is not None}
-        if drawn:
-            shares["sampling"] = drawn
-        objective = arguments.objective and {"objective": [_token(token) for token in arguments.objective]}
-        calibration = None if arguments.calibration == "none" else arguments.calibration
-        # Both methods are to explain the same answer, of a model that draws lots as well.
+        # All of them are to explain the same answer, of a model that draws lots as well.
         chance = torch.get_rng_state()
-        result = attnflow.explain(
-            model,
-            tokenizer,
-            subject,
-            measure=arguments.measure,
-            calibration=calibration,
-            residual=arguments.residual,
-            progress=progress.stage("explaining"),
-            **(objective or {}),
-            **shares,
-            **options,
-        )
-        others = []
-        if arguments.compare:
-            published: dict[str, Any] = {"measure": "attention", "calibration": None, "residual": 0.5}
-            step = progress.stage("explaining as published")
+        results = []
+        for stage, method in methods:
             torch.set_rng_state(chance)
-            others.append(attnflow.explain(model, tokenizer, subject, progress=step, **published, **options))
+            step = progress.stage(stage)
+            results.append(attnflow.explain(model, tokenizer, subject, progress=step, **method, **options))
+    result, *others = results
     give(result, others, arguments.save)
+
+
+def _methods(arguments: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
+    """What is computed, the first and what it is compared with: what each is called meanwhile, and its options."""
+    asked: str = arguments.attribution
+    others = list(dict.fromkeys(arguments.compare or ()))
+    if asked in others:
+        raise attnflow.errors.InvalidArgumentError(f"--compare {asked}: this is what is shown already")
+    if arguments.chain:
+        for name in others:
+            if name not in _OF_SOME["chain"]:
+                raise attnflow.errors.InvalidArgumentError(f"--chain has no meaning for --compare {name}")
+    everyone = [asked, *others]
+    given = {name: value for name in _OF_SOME if (value := getattr(arguments, name)) not in (None, False)}
+    if arguments.objective:
+        given["objective"] = [_token(token) for token in arguments.objective]
+    methods = []
+    for attribution in everyone:
+        method: dict[str, Any] = {
+            "measure": arguments.measure,
+            "calibration": None if arguments.calibration == "none" else arguments.calibration,
+            "residual": None,
+        }
+        if attribution != "independent":
+            method["attribution"] = attribution
+        for name, value in given.items():
+            able = _OF_SOME[name] if name in _OF_SOME else _with_objective(arguments.measure)
+            # What none of them has is given to the first, and refused with the library's reason.
+            if attribution in able or (attribution == asked and not set(able) & set(everyone)):
+                if name in _SAMPLING:
+                    method.setdefault("sampling", {})[name] = value
+                else:
+                    method[name] = value
+        methods.append((f"explaining by {attribution}" if methods else "explaining", method))
+    if arguments.compare == []:
+        same = {name: given[name] for name in ("chain", "receptive_field", "keep", "below") if name in given}
+        published = {"measure": "attention", "calibration": None, "residual": 0.5, **same}
+        methods.append(("explaining as published", published))
+    return methods
+
+
+def _with_objective(measure: str | None) -> tuple[str, ...]:
+    """The attributions that are about a number the model puts out."""
+    probing = ("gradient_x_input", "leave_one_out")
+    return tuple(name for name in _ATTRIBUTIONS if name != "random") if "gradient" in (measure or "") else probing
 
 
 def _subject(arguments: argparse.Namespace) -> Any:

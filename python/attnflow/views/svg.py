@@ -129,7 +129,7 @@ def _name(group: Element, y: float, result: Attribution, *worth: str) -> None:
     """The name of a method, and what to know of it, as far as there is room: of its notes the last stay."""
     name, notes = wording.method_name(result), [*wording.method_note(result).split("; "), *worth]
     text(group, 16, y, name, "title")
-    left = 24 + 7.4 * cells(name)
+    left = 24 + (7.4 if result.is_flow else 8.2) * cells(name)  # of flows the names are known
     while len(notes) > 1 and left + 6.1 * cells(" · ".join(notes)) > WIDTH - 16:
         del notes[0]
     text(group, left, y, " · ".join(notes), "faint")
@@ -223,6 +223,12 @@ def _wrapped(result: Attribution, positions: range) -> Iterator[wording.Piece]:
 # -- scores along the text ------------------------------------------------------------------------------------------
 
 
+def _end(value: float) -> str:
+    """A number at an axis, with as many digits as there is room for beside it."""
+    said = [wording.figure(value, digits) for digits in (3, 2, 1)]
+    return next((one for one in said if len(one) <= 6), said[-1])
+
+
 def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
     group = Element("g")
     left, right, band = 64.0, 16.0, 92.0
@@ -241,7 +247,7 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
         for at, value, kind in ends:
             line(group, left, at, WIDTH - right, at, kind)
             if kind == "axis" or not low or abs(at - zero) > 11:  # else the numbers would overlap
-                text(group, left - 8, at + BASELINE, wording.figure(value, 3), "faint", "end")
+                text(group, left - 8, at + BASELINE, _end(value), "faint", "end")
         for i, row in enumerate(result.rows()):
             if row.score == 0:
                 continue

@@ -254,7 +254,8 @@ def method_note(result: Attribution) -> str:
     if plain and mixed and not _is_divided(result):
         return "the published method"
     moved = "prediction" if options.get("objective") is None else "objective"
-    notes = [_NOTES.get(result.attribution, "").format(moved=moved, unit=unit_word(result), left=_left(result))]
+    player = {"patches": "patch"}.get(players := players_word(result), players.removesuffix("s"))
+    notes = [_NOTES.get(result.attribution, "").format(moved=moved, player=player, left=_left(result))]
     if result.attribution not in (*_NO_MEASURE, "combination"):
         notes.append(_MEASURES.get(measure, ("", ""))[1].format(moved))
     if result.is_flow or result.attribution in _THROUGH:
@@ -267,10 +268,10 @@ def method_note(result: Attribution) -> str:
 _NOTES = {
     "rollout": "the product of all layers",
     "widest_path": "the best single path",
-    "gradient_x_input": "how far each {unit} moves the {moved}, to first order",
-    "leave_one_out": "how far the {moved} drops without each {unit}, {left}",
+    "gradient_x_input": "how far each {player} moves the {moved}, to first order",
+    "leave_one_out": "how far the {moved} drops without each {player}, {left}",
     "random": "to compare with",
-    "combination": "sums of scores",
+    "combination": "sums and differences of scores",
 }
 
 
