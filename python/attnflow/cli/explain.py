@@ -217,10 +217,11 @@ def _methods(arguments: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
             if name not in _OF_SOME["chain"]:
                 raise attnflow.errors.InvalidArgumentError(f"--chain has no meaning for --compare {name}")
     everyone = [asked, *others]
-    given = {name: value for name in _OF_SOME if (value := getattr(arguments, name)) not in (None, False)}
+    asked_for = {name: getattr(arguments, name) for name in _OF_SOME}
+    given = {name: value for name, value in asked_for.items() if value is not None and value is not False}
     if arguments.objective:
         given["objective"] = [_token(token) for token in arguments.objective]
-    methods = []
+    methods: list[tuple[str, dict[str, Any]]] = []
     for attribution in everyone:
         method: dict[str, Any] = {
             "measure": arguments.measure,
@@ -229,26 +230,30 @@ def _methods(arguments: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
         }
         if attribution != "independent":
             method["attribution"] = attribution
-        for name, value in given.items():
-            able = _OF_SOME[name] if name in _OF_SOME else _with_objective(arguments.measure)
-            # What none of them has is given to the first, and refused with the library's reason.
-            if attribution in able or (attribution == asked and not set(able) & set(everyone)):
-                if name in _SAMPLING:
-                    method.setdefault("sampling", {})[name] = value
-                else:
-                    method[name] = value
+        mine = {name: value for name, value in given.items() if name in _fitting(attribution, everyone, arguments)}
+        sampling = {name: mine.pop(name) for name in _SAMPLING if name in mine}
+        method |= mine
+        if sampling:
+            method["sampling"] = sampling
         methods.append((f"explaining by {attribution}" if methods else "explaining", method))
-    if arguments.compare == []:
-        same = {name: given[name] for name in ("chain", "receptive_field", "keep", "below") if name in given}
-        published = {"measure": "attention", "calibration": None, "residual": 0.5, **same}
+    if arguments.compare is not None and not others:
+        shared = ("chain", "receptive_field", "keep", "below")
+        published: dict[str, Any] = {name: value for name, value in given.items() if name in shared}
+        published |= {"measure": "attention", "calibration": None, "residual": 0.5}
         methods.append(("explaining as published", published))
     return methods
 
 
-def _with_objective(measure: str | None) -> tuple[str, ...]:
-    """The attributions that are about a number the model puts out."""
+def _fitting(attribution: str, everyone: list[str], arguments: argparse.Namespace) -> list[str]:
+    """The options that go to one of several attributions.
+
+    What none of them has goes to the first, and is refused with the library's reason.
+    """
+    by_gradient = "gradient" in (arguments.measure or "")
     probing = ("gradient_x_input", "leave_one_out")
-    return tuple(name for name in _ATTRIBUTIONS if name != "random") if "gradient" in (measure or "") else probing
+    able = _OF_SOME | {"objective": tuple(a for a in _ATTRIBUTIONS if a in probing or (by_gradient and a != "random"))}
+    first = attribution == everyone[0]
+    return [name for name, of in able.items() if attribution in of or (first and not set(of) & set(everyone))]
 
 
 def _subject(arguments: argparse.Namespace) -> Any:

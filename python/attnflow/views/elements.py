@@ -103,7 +103,7 @@ def scale(group: Element, x: float, y: float, highest: float, *, signed: bool = 
     if signed:
         end = f"−{highest:.4g}" if highest else "0"
         text(group, x, y + 9, end, "faint")
-        x += 6.1 * cells(end) + 6
+        x += 6.1 * cells(end) + 10
         for i, step in enumerate(range(colour.LEVELS, 0, -2)):
             rect(group, x + 8 * i, y, 8, 10, colour.kind(-step))
         x += 8 * (colour.LEVELS // 2) + 6
