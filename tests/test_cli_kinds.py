@@ -232,7 +232,7 @@ def test_shares_of_a_joint_flow(decoder: str, tmp_path: Path, capsys: pytest.Cap
     for wrong in (["--permutations", "0"], ["--tolerance", "-1"], ["--seed", "x"]):
         assert main(["explain", *asked, "shapley", *wrong]) == 2
     assert main(["explain", *asked, "fair", *drawn]) == 1
-    assert "is of 'shapley', and attribution is 'fair'" in capsys.readouterr().err
+    assert "is of attribution='shapley', and it is 'fair'" in capsys.readouterr().err
 
 
 def test_what_flows_are_compared_with(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_rollout_and_the_widest_path_are_of_the_same_capacities(measure: str, ca
         assert (result.bottlenecks == NONE).all()
         assert result.trivial_fraction != result.trivial_fraction  # NaN
         assert result.n_edges == flow.n_edges
-        assert result.definition.startswith(("rollout, no flow", "the widest path, no flow"))
+        assert result.definition.startswith(("no flow, but the sum over all paths", "no maximum flow, but the bottleneck"))
         result.check()
 
 

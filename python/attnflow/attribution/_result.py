@@ -506,6 +506,7 @@ class Attribution(Frozen):
     def to_pandas(self) -> Any:
         """One row a score: sink, target, position, token, start, end, score, lower, upper, bottleneck (a DataFrame).
 
+        What is no flow has no bottleneck. Sampled shares have a standard_error.
         Where there is something to tell apart, further columns: `label` and `probability` of a sink that has them,
         `part` ("source", "decoder") in an encoder-decoder, `row` and `column` of a patch or `frame` of a recording. A
         token that a sink cannot see has a score of 0 and the bottleneck "none".

@@ -420,7 +420,7 @@ class _Work:
             n_layers=len(captured.encoder) + len(captured.decoder),
             n_nodes=scored.n_nodes,
             n_edges=scored.n_edges,
-            definition=self._definition(captured, scores),
+            definition=self._definition(captured, scores, reading),
             prediction=prediction,
             timings=clock.timings,
             options=self._options(reading, plan, captured, scores.stats),
@@ -462,15 +462,19 @@ class _Work:
         captures[:] = map(_networks.lightened, captures)
         return Scored(Scores.exact(values), players)
 
-    def _definition(self, captured: Contributions, scores: Scores) -> str:
+    def _definition(self, captured: Contributions, scores: Scores, reading: Reading) -> str:
         asked, two_stacks = self.asked, captured.kind == "encoder-decoder"
         hidden = getattr(self.tokenizer, "mask_token", None)
         masked = f"which is replaced by {hidden!r}" if hidden else "which is hidden from all attention"
+        if reading.grid is not None:
+            masked = "in whose place the input's mean is put"
         score = asked.words(
             scores,
             measure=captured.measure,
             read="input" if getattr(self.model, "main_input_name", "") in NO_TEXT else "embedding",
-            objective=_outcome.objective_words(self.objective, asked.attribution == "leave_one_out"),
+            objective=_outcome.objective_words(
+                self.objective, asked.attribution == "leave_one_out", said=bool(reading.said)
+            ),
             left_out=masked if asked.leave_out == "mask" else "which is taken out of the text",
         )
         if asked.on_network:

@@ -189,13 +189,13 @@ def definition(captured: Contributions, residual: float, method: Method, two_sta
     )
 
 
-def objective_words(asked: Any, probability: bool) -> str:
-    """What an objective is, in words."""
+def objective_words(asked: Any, probability: bool, said: bool) -> str:
+    """What an objective is, in words; `said`: of what the model said, or was made to say."""
     if callable(asked):
         return getattr(asked, "__name__", "a function") + " of the model's output"
     if is_many(asked):
         return "the difference of two logits"
-    token = "the token that is predicted, or was said" if asked is None else f"{asked!r}"
+    token = f"{asked!r}" if asked is not None else "what was said" if said else "what is predicted"
     return f"the {'log-probability' if probability else 'logit'} of {token}"
 
 

@@ -44,14 +44,14 @@ _WORDS = {
     "shapley": "Shapley values ({}) of the maximum flow from all players together to the target",
     "fair": "the fair split of the maximum flow from all players together to the target",
     "barrier": "the log-barrier centre of the maximum flows from all players together to the target",
-    "rollout": "rollout, no flow: the product of the capacities on each path from a player to the target, summed",
-    "widest_path": "the widest path, no flow: the bottleneck of the best single path from a player to the target",
-    "raw_attention": "raw attention, no flow: what the target draws from each player in the last layer, by {measure}",
-    "mean_attention": "mean attention, no flow: what the target draws from each player in a layer, by {measure}, the "
-    "mean over all layers",
-    "gradient_x_input": "gradient times input, no flow: each player's {read} times the gradient of {objective} by it",
-    "leave_one_out": "leave-one-out, no flow: how far {objective} drops without each player, {left_out}",
-    "random": "random numbers between 0 and 1, to compare with",
+    "rollout": "no flow, but the sum over all paths from each player to the target of the product of their capacities",
+    "widest_path": "no maximum flow, but the bottleneck of the best single path from each player to the target",
+    "raw_attention": "no flow, but what the target draws from each player in the last layer, by {measure}",
+    "mean_attention": "no flow, but what the target draws from each player in a layer, by {measure}: the mean over all "
+    "layers",
+    "gradient_x_input": "no flow, but each player's {read} times the gradient of {objective} by it",
+    "leave_one_out": "no flow, but how far {objective} drops without each player, {left_out}",
+    "random": "no flow, but random numbers between 0 and 1, to compare with",
 }
 
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from ..attribution import SINK, SOURCE
 from . import wording
-from .elements import BASELINE, WIDTH, Element, cells, line, number, rect, shorten, text, tooltip
+from .elements import BASELINE, WIDTH, Element, breadth, line, number, rect, shorten, text, tooltip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,9 @@ def _grid(result: Attribution, pair: PairFlow, through: Mapping[tuple[int, int],
     order = sorted({*kept, pair.source})
     names = {p: wording.label(result, p) for p in range(len(result.tokens))} | {mean: "mean"}
     row_height = 24.0 if len(order) <= 24 else 17.0
-    left = min(max(62 + 6.9 * max(cells(shorten(names[p], 18)) for p in order), 96.0), 230.0)
+    # A name, its distance to the nodes, and the number of its position at the margin.
+    widest = max(breadth(shorten(names[p], 18), strong=True) for p in order)
+    left = max(48 + widest + 7.4 * len(str(mean)), 96.0)
     layers = max(result.n_layers, int(pair.layer.max(initial=0)) + 1)
     return _Grid(
         names=names,

@@ -247,14 +247,7 @@ def _chart(results: Sequence[Attribution]) -> tuple[Element, float]:
         for at, value, kind in ends:
             line(group, left, at, WIDTH - right, at, kind)
             if kind == "axis" or not low or abs(at - zero) > 11:  # else the numbers would overlap
-                text(
-                    group,
-                    left - 8,
-                    at + BASELINE,
-                    wording.figure(value, 3) if result.is_flow else _end(value),
-                    "faint",
-                    "end",
-                )
+                text(group, left - 8, at + BASELINE, _end(value), "faint", "end")
         for i, row in enumerate(result.rows()):
             if row.score == 0:
                 continue
