@@ -1,9 +1,39 @@
 #include "between.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 namespace attnflow {
+
+namespace {
+
+// Adds the sets of some nodes to `reach`; set_of(i) has the words of node i. In registers, where a set has few words.
+template <std::size_t n, class SetOf>
+void join_few(Word* reach, const std::vector<std::uint32_t>& nodes, const SetOf& set_of) {
+    std::array<Word, n> joined{};
+    for (const std::uint32_t i : nodes) {
+        const Word* const words = set_of(i);
+        for (std::size_t w = 0; w < n; ++w) joined[w] |= words[w];
+    }
+    for (std::size_t w = 0; w < n; ++w) reach[w] |= joined[w];
+}
+
+template <class SetOf>
+void join(Word* reach, std::size_t n, const std::vector<std::uint32_t>& nodes, const SetOf& set_of) {
+    switch (n) {
+        case 1: return join_few<1>(reach, nodes, set_of);
+        case 2: return join_few<2>(reach, nodes, set_of);
+        case 4: return join_few<4>(reach, nodes, set_of);
+        default:
+            for (const std::uint32_t i : nodes) {
+                const Word* const words = set_of(i);
+                for (std::size_t w = 0; w < n; ++w) reach[w] |= words[w];
+            }
+    }
+}
+
+}  // namespace
 
 // One step from nodes of a block, along the residual arcs or against them; mark(block, words) hears of nodes not seen before.
 template <bool forward, class Mark>
@@ -49,26 +79,28 @@ void Between::step(const Residual& residual, std::uint32_t block, const Word* no
             }
         } else {
             const Residual::Rows rows = residual.rows(link);
-            const std::size_t n = network_.words(other);
-            for (const std::uint32_t i : positions_) {
-                const Word* bits = forward ? residual.column(e, i) : rows[i];
-                for (std::size_t w = 0; w < n; ++w) reach[w] |= bits[w];
-            }
+            join(reach, network_.words(other), positions_,
+                 [&](std::uint32_t i) { return forward ? residual.column(e, i) : rows[i]; });
         }
         see(other);
     }
     // Flow can be sent back: along the way to whoever it came from, against it from whoever it went to.
     const std::vector<std::uint32_t>& flows = forward ? network_.links_into(block) : network_.links_out_of(block);
     if (std::none_of(flows.begin(), flows.end(), [&](std::uint32_t e) { return any_unseen(across(e)); })) return;
+    const Units threshold = residual.threshold();
+    for (const std::uint32_t e : flows) {
+        const Units* const straight = residual.link(e).straight_flow;
+        if (straight == nullptr) continue;
+        Word* const reach = &reach_[network_.first_word(across(e))];
+        for (const std::uint32_t i : positions_)
+            if (straight[i] >= threshold) set_bit(reach, i);
+    }
     for (const std::uint32_t i : positions_) {
-        for (const std::uint32_t e : flows)
-            if (residual.straight_flow(e, i) >= residual.threshold())
-                set_bit(&reach_[network_.first_word(across(e))], i);
         const Node node = network_.first_node(block) + i;
         for (auto id = forward ? residual.first_in(node) : residual.first_out(node); id != 0;) {
             const TouchedEdge& edge = residual.touched(id);
             id = forward ? edge.next_in : edge.next_out;
-            if (edge.flow < residual.threshold()) continue;
+            if (edge.flow < threshold) continue;
             const Node to = forward ? edge.giver : residual.receiver(edge);
             const std::uint32_t other = network_.block_of(to);
             set_bit(&reach_[network_.first_word(other)], to - network_.first_node(other));
