@@ -385,7 +385,32 @@ def test_json_is_strict_and_readable_without_the_library(tmp_path: Path) -> None
     record = json.loads(content, parse_constant=refuse)
     assert record["summary"] == {"position_correlation": None, "trivial_fraction": 0.25}
     assert "漢" in content
+    assert len(record.pop("checksum")) == 64
     assert record == result.to_dict()
+
+
+def test_a_changed_json_file_is_refused(tmp_path: Path) -> None:
+    file = make().save(tmp_path / "x.json")
+    content = file.read_text(encoding="utf-8")
+    changed = content.replace("independent maximum", "independent minimum")
+    assert changed != content
+    file.write_text(changed, encoding="utf-8")
+    with pytest.raises(FileFormatError, match="changed by hand: it is not what its checksum says"):
+        Attribution.load(file)
+    record = json.loads(changed)
+    del record["checksum"]
+    file.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    assert "minimum" in Attribution.load(file).definition
+    file.write_text(json.dumps(json.loads(content), indent=3), encoding="utf-8")  # laid out in another way
+    assert Attribution.load(file) == make()
+
+
+def test_arrays_stay_frozen_and_times_are_no_part_of_a_result() -> None:
+    result = make()
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        result.values.setflags(write=True)
+    assert replace(result, timings={"capture": 3.0}) == result
+    assert result != "a result"
 
 
 def test_npz_opens_without_pickle(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attnflow import Network
-from attnflow.errors import UnboundedFlowError
+from attnflow.errors import AttnflowError, UnboundedFlowError
 
 
 def centre(network: Network, sink: Any = -1) -> np.ndarray:
@@ -81,3 +81,16 @@ def test_the_centre_is_found_where_capacities_differ_by_many_orders(seed: int) -
         assert abs(balance[1:-1]).max() <= 1e-9 * total
         assert balance[-1, sink] == pytest.approx(total, rel=1e-9)
         assert (split.values[0] <= network.source_flows(sink).values[0] * (1 + 1e-9) + 1e-9 * total).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1.0, 1e160, 1e200])
+def test_a_circle_of_any_scale_beside_no_flow(scale: float) -> None:
+    links = [(0, 1, [[0.0]]), (1, 2, [[scale]]), (2, 1, [[scale]]), (1, 3, [[scale]])]
+    assert Network.from_blocks([1, 1, 1, 1], links).joint_flow(rule="barrier").values.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("large", [1e200, 1e300])
+def test_capacities_too_far_apart_are_refused_in_finite_time(large: float) -> None:
+    network = Network.from_blocks([2, 2, 1], [(0, 1, np.array([[1, 0.5], [0.5, 1]]) * large), (1, 2, [[1, 1]])])
+    with pytest.raises(AttnflowError, match="too far apart for float64"):
+        network.joint_flow(rule="barrier")

@@ -50,7 +50,9 @@ def test_rollout_and_the_widest_path_are_of_the_same_capacities(measure: str, ca
         assert (result.bottlenecks == NONE).all()
         assert result.trivial_fraction != result.trivial_fraction  # NaN
         assert result.n_edges == flow.n_edges
-        assert result.definition.startswith(("no flow, but the sum over all paths", "no maximum flow, but the bottleneck"))
+        assert result.definition.startswith(
+            ("no flow, but the sum over all paths", "no maximum flow, but the bottleneck")
+        )
         result.check()
 
 
@@ -235,6 +237,38 @@ def test_leaving_out_of_a_decoder() -> None:
     )
     assert words.values[0, 0] == pytest.approx(whole - said(model, READ[:1] + READ[3:], N - 2, best), abs=1e-5)
     assert words.values[0, 1] == pytest.approx(whole - said(model, READ[:3] + READ[7:], N - 4, best), abs=1e-5)
+
+
+def test_hidden_tokens_keep_their_positions() -> None:
+    """OPT counts positions by the mask: what stands behind a hidden token would move up."""
+    model = build("OPTForCausalLM", {**LONG, "ffn_dim": 24, "word_embed_proj_dim": 16})
+    result = attnflow.explain(model, plain(), TEXT, attribution="leave_one_out")
+    read = [READ[0], *READ[1:]]
+    best = int(model(torch.tensor([read])).logits[0, N].argmax())
+    whole = said(model, read, N, best)
+    for position, value in zip(result.players.tolist(), result.values[0], strict=True):
+        mask = torch.ones(1, N + 1, dtype=torch.long)
+        mask[0, position] = 0
+        at = torch.arange(N + 1)[None]
+        without = said(model, read, N, best, attention_mask=mask, position_ids=at)
+        assert value == pytest.approx(whole - without, abs=1e-5)
+    shifted = whole - said(model, read, N, best, attention_mask=torch.tensor([[1, 0] + [1] * (N - 1)]))
+    assert abs(shifted - result.values[0, 0]) > 0.01
+
+
+def test_what_cannot_be_hidden_or_asked() -> None:
+    model = llama()
+    with pytest.raises(InvalidArgumentError, match="would hide all of input_ids from attention"):
+        attnflow.explain(model, plain(), "cat", attribution="leave_one_out", start_token=False)
+    bert = build("BertForMaskedLM", LONG)
+    for attribution in ("leave_one_out", "gradient_x_input"):
+        with pytest.raises(InvalidArgumentError, match="BertForMaskedLM says something at each of them"):
+            attnflow.explain(bert, bert_like(), TEXT, attribution=attribution, target="mean")  # type: ignore[arg-type]
+        for wrong in (lambda o: o.logits, lambda _: 3.0):
+            with pytest.raises(InvalidArgumentError, match="objective must be one number"):
+                attnflow.explain(model, plain(), TEXT, attribution=attribution, objective=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="permutations=2: one order and its reverse have no standard error"):
+        attnflow.explain(model, plain(), TEXT, attribution="shapley", sampling={"permutations": 2})
 
 
 @pytest.mark.parametrize("leave_out", ["mask", "delete"])

@@ -208,6 +208,18 @@ def test_rounded_shares_add_up(parts: list[int], divisor: int, exponent: int) ->
         assert share or not value
 
 
+def test_standard_errors_of_players_who_add_something_in_few_orders() -> None:
+    """128 equal players share one unit: each adds it only where he comes first."""
+    n = 128
+    network = Network.from_blocks([n, 1, 1], [(0, 1, np.ones((1, n))), (1, 2, [[1.0]])])
+    for seed in range(20):
+        found = network.shapley_values(method="sampled", seed=seed)
+        assert (np.abs(found.values - 1 / n) <= 4 * found.standard_errors).all()
+    early = network.shapley_values(tolerance=0.01)
+    assert early.standard_errors.min() > 0
+    assert early.standard_errors.max() <= 0.01
+
+
 def test_damaged_shares_fail_their_check() -> None:
     for result in (BOTTLENECK.shapley_values(), BOTTLENECK.joint_flow()):
         for values, message in (([[11.0, -1.0]], "negative: -1"), ([[5.0, 5.5]], "add up to 10.5, and the total")):

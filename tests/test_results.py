@@ -227,6 +227,24 @@ def test_changed_flows_fail_their_check(one: Attribution) -> None:
         replace(one, flows=(elsewhere,)).check()
 
 
+def test_bottlenecks_and_paths_of_a_score(one: Attribution, several: Attribution) -> None:
+    for player in range(one.players.size):
+        cut = one.bottleneck(player)
+        assert cut.value == one.values[0, player]
+        assert sum(path.flow for path in one.paths(player)) == pytest.approx(cut.value)
+    part = several[2:, 3:]
+    assert part.bottleneck(4, 1).value == several.values[3, 7]
+    words = one.merge([(0, 11)])
+    assert words.bottleneck(0).value == words.values[0, 0]
+    assert len(one.paths(int(one.values[0].argmax()), most=1)) == 1
+    with pytest.raises(InvalidArgumentError, match="player is 10, but the result has 10 players"):
+        one.bottleneck(10)
+    with pytest.raises(InvalidArgumentError, match="sink is 6, but the result has 6 sinks"):
+        several.paths(0, 6)
+    with pytest.raises(InvalidArgumentError, match="no network to check this result by"):
+        (one - one).bottleneck()
+
+
 def test_gradients_of_each_step_have_a_network_each() -> None:
     result = attnflow.explain(llama(), plain(), TEXT, continuation=" over the hill", measure="attention_x_gradient")
     assert len(result.evidence.solved) == 3  # type: ignore[union-attr]

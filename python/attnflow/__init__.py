@@ -7,13 +7,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import baselines, errors, instances, maxflow
+from . import baselines, errors, maxflow
 from .errors import AttnflowError
 from .network import Network
 from .storage import SparseMatrix, TriangularMatrix
 
 if TYPE_CHECKING:
-    from . import adapters, bench, capture, differentiable
+    from . import adapters, bench, capture, differentiable, instances
     from .attribution import Attribution
     from .capture.measures import MEASURES as measures
     from .explain import explain
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
         value = import_module("importlib.metadata").version(__name__)
-    elif name in ("adapters", "bench", "capture", "differentiable"):
+    elif name in ("adapters", "bench", "capture", "differentiable", "instances"):
         value = import_module(f".{name}", __name__)
     elif name == "measures":
         value = import_module(".capture.measures", __name__).MEASURES

@@ -50,7 +50,8 @@ def number(value: Any, name: str, *, above: float) -> float:
     if isinstance(plain, (int, float)) and not isinstance(plain, bool) and above < plain < math.inf:
         with suppress(OverflowError):  # an int that float64 has not
             return float(plain)
-    raise InvalidArgumentError(f"{name} is {plain!r}; it must be a number > {above:g}")
+    rule = "a finite number" if above == -math.inf else f"a number > {above:g}"
+    raise InvalidArgumentError(f"{name} is {plain!r}; it must be {rule}")
 
 
 def as_position(value: Any, name: str, size: int, of: str, noun: str = "node") -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _sweeps, bottlenecks, games, maxflow
+from . import _sweeps, games, maxflow
 from ._kernel import Progress
 from ._positions import Node, Positions, groups, integer
-from .bottlenecks import Bottleneck, Paths
 from .games import JointFlow, ShapleyValues
 from .maxflow import Algorithm, Flows, Link
+
+if TYPE_CHECKING:
+    from .bottlenecks import Bottleneck, Paths
 
 __all__ = ["Queries"]
 
@@ -355,6 +357,8 @@ class Queries:
         >>> both.value, both.cut.link.tolist(), both.cut.capacity.tolist(), both.gain(0)
         (10.0, [1], [10.0], 6.0)
         """
+        from . import bottlenecks
+
         return bottlenecks.bottleneck(*self._pair(source, sink), {"threads": threads, "check": check})
 
     def paths(
@@ -392,6 +396,8 @@ class Queries:
         Path(nodes=((0, 0), (1, 0), (2, 0)), flow=10.0)
         """
         most = None if most is None else integer(most, "most", low=1)
+        from . import bottlenecks
+
         return bottlenecks.paths(*self._pair(source, sink), most, {"threads": threads, "check": check})
 
     def _ends(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .._positions import is_many, number
+from .._positions import as_position, is_many, number
 from ..errors import CertificateError, InvalidArgumentError
 from ..maxflow import NONE
 from ._groups import Grouping, Span, grouping, options_word
@@ -18,10 +18,11 @@ from ._kinds import ADDITIVE, COMBINATION, FLOWS
 from ._scoring import Evidence, Scores
 
 if TYPE_CHECKING:
+    from ..network import Network
     from ._parts import PairFlow
     from ._result import Attribution
 
-__all__ = ["check", "combined", "indices", "merged", "part", "regrouped", "require_alike", "scaled"]
+__all__ = ["check", "combined", "indices", "merged", "pair", "part", "regrouped", "require_alike", "scaled"]
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -255,12 +256,29 @@ def _sums(result: Attribution, units: Grouping, players: Sequence[int]) -> NDArr
 # ---- checking --------------------------------------------------------------------------------------------------------
 
 
-def check(result: Attribution) -> None:
-    """Assert that a result is what its network says; see :meth:`Attribution.check`."""
-    evidence = result.evidence
-    if evidence is None:
+def _evidence(result: Attribution) -> Evidence:
+    if result.evidence is None:
         what = "of a file, or made with evidence=False" if result.attribution in FLOWS else result.attribution
         raise InvalidArgumentError(f"there is no network to check this result by: it is {what}")
+    return result.evidence
+
+
+def pair(result: Attribution, player: Any, sink: Any) -> tuple[Network, tuple[int, ...], tuple[int, ...]]:
+    """The network, and the positions of a player and of a sink in it."""
+    evidence = _evidence(result)
+    row = as_position(sink, "sink", len(result.targets), "the result", "sink")
+    column = as_position(player, "player", result.players.size, "the result", "player")
+    row, column = (
+        chosen if order is None else order[chosen]
+        for chosen, order in ((row, evidence.rows), (column, evidence.columns))
+    )
+    network, sinks = [(one.network, sinks) for one in evidence.solved for sinks in one.sinks][row]
+    return network, evidence.players[column], sinks
+
+
+def check(result: Attribution) -> None:
+    """Assert that a result is what its network says; see :meth:`Attribution.check`."""
+    evidence = _evidence(result)
     again = evidence.scores(check=True).arrays()
     mine = result.arrays()
     if sorted(again) != sorted(mine):

@@ -102,7 +102,7 @@ def frozen(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"{name} must be an array of {np.dtype(dtype).name}: {error}") from error
     array.flags.writeable = False
-    return array
+    return array.view()  # which, unlike what owns its memory, cannot be made writeable again
 
 
 def prediction(given: tuple[str, float]) -> tuple[str, float]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..bottlenecks import Bottleneck, Paths
+
 __all__ = ["Attribution"]
 
 
@@ -479,6 +481,20 @@ class Attribution(Frozen):
         """
         return _operations.merged(self, units)
 
+    def bottleneck(self, player: int = 0, sink: int = 0) -> Bottleneck:
+        """What limits a player's own flow to a sink: cuts nearest either end, full edges, what more capacity would add.
+
+        `player` counts in :attr:`players`, `sink` in :attr:`targets`; see :meth:`attnflow.Network.bottleneck`. Raises
+        InvalidArgumentError where there is no network: the result is of a file, or no flow.
+        """
+        network, source, target = _operations.pair(self, player, sink)
+        return network.bottleneck(source, target)
+
+    def paths(self, player: int = 0, sink: int = 0, *, most: int | None = None) -> Paths:
+        """A player's own flow to a sink, as paths; like :meth:`bottleneck`, and :meth:`attnflow.Network.paths`."""
+        network, source, target = _operations.pair(self, player, sink)
+        return network.paths(source, target, most=most)
+
     def check(self) -> None:
         """Verify the result once more: solve its network again, and compare.
 
@@ -569,6 +585,9 @@ class Attribution(Frozen):
         return f"<Attribution of {self.target_label}: {sizes}, top {top}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attribution) and self.to_dict() == other.to_dict()
+        if not isinstance(other, Attribution):
+            return NotImplemented
+        # How long it took is no part of what was found.
+        return self.to_dict() | {"timings": {}} == other.to_dict() | {"timings": {}}
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, which is large: not a key

@@ -21,7 +21,7 @@ Progress = Callable[[int, int], object]
 Players = Sequence[Sequence[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """Arrays (n_sinks, n_players), and what is known of how they came about."""
 
@@ -133,7 +133,7 @@ class Solved:
     sinks: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evidence:
     """What scores were computed from: they can be checked, and computed again for groups of tokens.
 

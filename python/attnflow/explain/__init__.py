@@ -25,13 +25,13 @@ from . import _networks, _outcome
 from ._clock import Clock, Progress
 from ._networks import Method
 from ._plan import Plan, Sources, Target, steps_of
-from ._probing import LeaveOut, Probe, attention
 from ._reading import NO_TEXT, Reading, located, text_part
 from ._scores import Asked, Scored, on_network
 from ._subject import Request, is_text, named, planned, read, validated
 
 if TYPE_CHECKING:
     from ..capture import Contributions
+    from ._probing import LeaveOut
 
 __all__ = ["explain"]
 
@@ -441,6 +441,8 @@ class _Work:
         players = asked.players(reading, plan)
         if asked.on_network:
             return on_network(asked, self.method, reading, captures, plan, players, clock)
+        from ._probing import Probe, attention
+
         with clock.stage("scores") as step:
             if asked.attribution == "raw_attention":
                 values = attention(captures, reading, plan, players.groups, "last")
@@ -491,7 +493,11 @@ class _Work:
             "model_class": type(self.model).__name__,
             "target": target if target is None or isinstance(target, str) else list(plan.sinks[0]),
             "measure": None if self.asked.attribution in _WITHOUT_MEASURE else captured.measure,
-            "heads": np.asarray(self.heads, dtype=float) if is_many(self.heads) else self.heads,
+            "heads": None
+            if self.asked.attribution in _WITHOUT_MEASURE
+            else np.asarray(self.heads, dtype=float)
+            if is_many(self.heads)
+            else self.heads,
             "sources": "text" if sources is None else sources if isinstance(sources, str) else list(plan.players),
             "start_token": None if reading.start is None else reading.tokens[reading.start],
             **self.asked.options(),

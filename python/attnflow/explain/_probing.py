@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,14 +121,29 @@ class Probe:
 
     def gradient_x_input(self, players: Groups) -> NDArray[np.float64]:
         """Sums over what each player put in: (n_sinks, n_players)."""
-        objectives = [
-            _outcome.objective(self.asked, self.tokenizer, self.reading, tuple(sink)) for sink in self.plan.sinks
-        ]
+        objectives = [self._objective(tuple(sink)) for sink in self.plan.sinks]
         values = np.empty((len(self.plan.sinks), len(players)))
         for row, found in enumerate(self.capture.gradient_x_input(self.model, self.inputs, objectives)):
             for column, group in enumerate(players):
                 values[row, column] = sum(self._share(found, position) for position in group)
         return values
+
+    def _objective(self, sink: tuple[int, ...]) -> Callable[[Any], Any]:
+        derived = _outcome.objective(self.asked, self.tokenizer, self.reading, sink)
+
+        def checked(output: Any) -> Any:
+            self._require_a_row(output)
+            return derived(output)
+
+        return checked
+
+    def _require_a_row(self, output: Any) -> None:
+        """Refuse the mean over positions, where each position says something else."""
+        if self.plan.pooled and not callable(self.asked) and _outcome.logits_of(output).ndim == 3:
+            raise InvalidArgumentError(
+                f"the target is the {self.plan.label}, and {type(self.model).__name__} says something at each of them: "
+                "give a position as the target, or an objective, a function of the model's output"
+            )
 
     def _share(self, products: Mapping[str, Tensor], position: int) -> float:
         token = self._token(position)
@@ -142,6 +158,8 @@ class Probe:
         self, players: Groups, how: LeaveOut, batch_size: int, progress: Callable[[int, int], object] | None
     ) -> NDArray[np.float64]:
         """How far what the model says drops without each player: (n_sinks, n_players)."""
+        if how == "mask" and getattr(self.tokenizer, "mask_token_id", None) is None:
+            self._keep_positions()
         whole = self._said([self.inputs], [self._columns(())])[0]
         values = np.zeros((len(self.plan.sinks), len(players)))
         done = 0
@@ -158,6 +176,19 @@ class Probe:
                 unseen = [min(group) > max(sink) for group in players]
                 values[row, unseen] = 0.0
         return values
+
+    def _keep_positions(self) -> None:
+        """Tell the model its positions, if it takes them: some (OPT) would count those that are not hidden."""
+        import torch
+
+        ids = self.inputs.get("input_ids")
+        takes = "position_ids" in inspect.signature(self.model.forward).parameters
+        if ids is None or not takes or "position_ids" in self.inputs or self.reading.n_source:
+            return
+        told = {**self.inputs, "position_ids": torch.arange(ids.shape[1])[None]}
+        columns = [self._columns(())]
+        if np.allclose(self._said([told], columns), self._said([self.inputs], columns), rtol=1e-3, atol=1e-4):
+            self.inputs = told  # else it counts in another way
 
     def _of_one_length(self, players: Groups, how: LeaveOut, batch_size: int) -> Iterator[list[int]]:
         """Batches of players, by number, without whom texts have one length."""
@@ -202,6 +233,13 @@ class Probe:
                         inputs[other] = value[:, kept]
                 continue
             stands_for = getattr(self.tokenizer, "mask_token_id", None)
+            seen = inputs.get(mask, torch.ones_like(ids)).clone()
+            seen[:, columns] = 0
+            if stands_for is None and not bool(seen.any()):
+                raise InvalidArgumentError(
+                    f"leave_out='mask' would hide all of {name} from attention, and {type(self.model).__name__} has no "
+                    "mask token to put in its place: use smaller units, or 'delete'"
+                )
             target = name if stands_for is not None else mask
             array = inputs.get(target, torch.ones_like(ids)).clone()
             array[:, columns] = 0 if stands_for is None else int(stands_for)
@@ -238,8 +276,14 @@ class Probe:
             together[name] = torch.cat(parts) if is_array else parts[0]
 
         def read(output: Any) -> Any:
+            self._require_a_row(output)
             if callable(self.asked):
-                return self.asked(output).reshape(1, 1).expand(1, len(self.plan.sinks))
+                number = self.asked(output)
+                if not isinstance(number, torch.Tensor) or number.numel() != 1:
+                    raise InvalidArgumentError(
+                        f"the objective must be one number that depends on the model's output, got {number!r}"
+                    )
+                return number.reshape(1, 1).expand(1, len(self.plan.sinks))
             logits = _outcome.logits_of(output)
             rows = []
             for number, wanted in enumerate(columns):

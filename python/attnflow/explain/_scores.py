@@ -29,11 +29,11 @@ from . import _networks
 from ._clock import Clock
 from ._networks import Method
 from ._plan import Plan
-from ._probing import LeaveOut
 from ._reading import Reading
 
 if TYPE_CHECKING:
     from ..capture import Contributions
+    from ._probing import LeaveOut
 
 __all__ = ["Asked", "Players", "Scored", "on_network"]
 
@@ -66,7 +66,7 @@ class Players(NamedTuple):
     """The input positions of each player."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scored:
     """Scores, and the networks that they were made of, if any."""
 
@@ -79,7 +79,7 @@ class Scored:
     evidence: Evidence | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Asked:
     """What kind of scores a call asks for: options of :func:`attnflow.explain`."""
 
@@ -110,6 +110,11 @@ class Asked:
                 )
         if self.attribution in ("shapley", "random"):  # the other's seed is read by the same rule
             Network.encoder(np.ones((1, 1, 1))).shapley_values(**(self.sampling or {}))
+            if (self.sampling or {}).get("permutations") == 2:
+                raise InvalidArgumentError(
+                    "sampling has permutations=2: one order and its reverse have no standard error, which bounds a "
+                    "score. Draw 4 or more"
+                )
         if not isinstance(self.leave_out, str) or self.leave_out not in ("mask", "delete"):
             raise InvalidArgumentError(f"leave_out must be 'mask' or 'delete', got {self.leave_out!r}")
         if self.leave_out != "mask" and self.attribution != "leave_one_out":

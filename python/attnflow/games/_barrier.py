@@ -99,9 +99,11 @@ def centre(game: Game, found: EdgeFlows, quantum: float, tolerance: float) -> Ce
         # The players, joined, and the sink's positions are blocks of their own.
         blocks = np.repeat(np.arange(len(game.sizes) + 2), [*game.sizes, 1, 1])
         # Squares of flows are computed with, which 1e-200 and 1e200 do not have: the largest flow becomes about 1.
-        unit = np.frexp(flow.max())[1]
+        bounds = edges.capacity[free & np.isfinite(edges.capacity)]
+        unit = np.frexp(flow.max() or bounds.max(initial=0) or 1.0)[1]
         near_one = replace(edges, capacity=_ldexp(edges.capacity, -unit), flow=_ldexp(flow, -unit))
-        found_flow, error = _newton(near_one, free, blocks, tolerance)
+        with np.errstate(all="ignore"):  # what leads to no number is refused
+            found_flow, error = _newton(near_one, free, blocks, tolerance)
         flow[free] = _ldexp(found_flow, unit)
     shares = np.zeros(game.n_players)
     owned = edges.player >= 0
@@ -221,6 +223,11 @@ def _newton(
         decrement = float(np.sqrt(weight @ (step[head] - step[tail]) ** 2))
         if decrement <= tolerance:
             return flow, decrement
+        if not np.isfinite(decrement):
+            raise AttnflowError(
+                "rule='barrier': capacities of the free edges are too far apart for float64, from "
+                f"{capacity.min():.2g} to {finite.max():.2g} times the largest flow: take another rule"
+            )
         before, safe = dual(drop, flow, left), 1 / (1 + decrement)  # a step so long is always good enough
         # Closer by, the full step is the best; else twice what did last time, or less.
         length = 1.0 if decrement <= 0.25 else max(safe, min(1.0, 2 * length))

@@ -36,7 +36,6 @@ from .._kernel import NOBODY, Progress
 from .._positions import Node, number
 from ..errors import InvalidArgumentError
 from ..maxflow import EdgeFlows, Flows, Link
-from ._barrier import centre
 from ._game import Game
 from ._shares import nearest, to_the_last_bit, verify
 
@@ -177,6 +176,8 @@ class _Split:
         assert flow.flows is not None
         edges, self.stats = _of_links(flow.flows, len(self.game.links)), flow.stats
         if rule == "barrier":
+            from ._barrier import centre  # seldom asked for, and with a room of its own behind it
+
             middle = centre(self.game, edges, flow.stats["quantum"], tolerance)
             edges, self.error = middle.edges, middle.error
             parts = [Fraction(share) for share in middle.shares.tolist()]

@@ -32,6 +32,11 @@ _FEW = 14
 # of standard errors otherwise.
 _PAIRS = 64
 
+# A player who adds much in one order of hundreds may not have had it yet: standard errors are those of the sample and
+# so many pairs more, in which one of both orders gave him all he can send or would have. Of players who add something
+# in most orders that is next to nothing.
+_UNSEEN_PAIRS = 4
+
 # Entries of all orders of a call of the kernel, which sorts them and sends what they have in common once: the more, the
 # cheaper each is, up to 32 MB of them.
 _MOST_ENTRIES = 1 << 22
@@ -46,7 +51,8 @@ class ShapleyValues(Frozen):
     values : numpy.ndarray
         (n_sinks, n_players) float64, >= 0. Each row adds up to its `total` to the last bit, in whatever order.
     standard_errors : numpy.ndarray
-        (n_sinks, n_players) float64, from pairs of an order and its reverse. 0 where `method` is "exact".
+        (n_sinks, n_players) float64, from pairs of an order and its reverse and from four made-up ones, half of what a
+        player sends alone off: who happened to add nothing is not certain to. 0 where `method` is "exact".
     total : numpy.ndarray
         (n_sinks,) float64: what all players send together.
     players : tuple of tuples of int
@@ -225,6 +231,7 @@ def _sampled(
     nothing to any coalition gets nothing.
     """
     n = game.n_players
+    alone = game.values(np.arange(n, dtype=np.uint32)[:, None], options_after(0)).quanta[:, 0]
     sums = [0] * n
     pairs, mean, spread = 0, np.zeros(n), np.zeros(n)  # of pairs; the sum of squares about the mean
     errors = np.full(n, np.inf)
@@ -244,7 +251,9 @@ def _sampled(
         spread += ((halves - chunk_mean) ** 2).sum(axis=0) + shift**2 * (pairs * chunk / (pairs + chunk))
         mean += shift * (chunk / (pairs + chunk))
         pairs += chunk
-        errors = np.ldexp(np.sqrt(spread / max(1, pairs - 1) / pairs), unit - found.exponent)
+        # No marginal value is above what a player sends alone.
+        unseen = _UNSEEN_PAIRS * np.ldexp(alone.astype(np.float64), -unit - 1) ** 2
+        errors = np.ldexp(np.sqrt((spread + unseen) / max(1, pairs - 1) / pairs), unit - found.exponent)
         if tolerance is not None and pairs >= _PAIRS and errors.max(initial=0.0) <= tolerance:
             break
     assert found is not None

@@ -7,6 +7,7 @@ are), and a file appears whole or not at all: it is written beside its final nam
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import uuid
@@ -130,8 +131,16 @@ def load(path: Path) -> Attribution:
     content = path.read_bytes()
     try:
         # The content tells the kinds apart, whatever the file has been renamed to.
-        record = _from_npz(content) if content[:2] == b"PK" else _from_json(content)
-        return from_dict(record)
+        if content[:2] == b"PK":
+            return from_dict(_from_npz(content))
+        record = _from_json(content)
+        result = from_dict(record)
+        if record.get("checksum", sum_ := _checksum(record)) != sum_:
+            raise FileFormatError(
+                "the result is damaged, or was changed by hand: it is not what its checksum says. Without its checksum "
+                "it is read as it is"
+            )
+        return result
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error.__cause__
 
@@ -161,11 +170,20 @@ def _from_npz(content: bytes) -> Any:
         raise FileFormatError(f"the npz archive is damaged: {error}") from error
 
 
+def _checksum(record: dict[str, Any]) -> str:
+    """Of all that a record says, however it is laid out."""
+    said = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def _to_json(result: Attribution, _: tuple[Attribution, ...]) -> bytes:
+    record = to_dict(result)
+    record["checksum"] = _checksum(record)
+
     def lines(ensure_ascii: bool) -> bytes:
         # One field a line: a person can read it, and a long array does not take a line a number.
         options: dict[str, Any] = {"allow_nan": False, "ensure_ascii": ensure_ascii}
-        body = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, **options)}" for k, v in to_dict(result).items())
+        body = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, **options)}" for k, v in record.items())
         return f"{{\n{body}\n}}\n".encode()
 
     try:
