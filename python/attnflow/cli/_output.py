@@ -41,8 +41,10 @@ def give(result: attnflow.Attribution, others: Sequence[attnflow.Attribution], p
     """Show a result with others beside it, and write it to files."""
     result.show(compare=others)
     for path in paths:
-        result.save(path, compare=others if path.suffix.lower() in _HOLD_SEVERAL else ())
-        print(f"wrote {path}", file=sys.stderr)
+        several = path.suffix.lower() in _HOLD_SEVERAL
+        result.save(path, compare=others if several else ())
+        alone = "" if several or not others else ", the first result: such a file holds one"
+        print(f"wrote {path}{alone}", file=sys.stderr)
 
 
 def writable(*suffixes: str) -> Callable[[str], Path]:
