@@ -73,3 +73,63 @@ def test_errors_are_the_kernels() -> None:
     with pytest.raises(InvalidArgumentError):
         differentiable.layered(torch.ones(1, 2, 2), sinks=4)
     assert attnflow.differentiable is differentiable
+
+
+# --- any graph of blocks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_derivatives_through_blocks(seed: int) -> None:
+    """Matrices, diagonals with an offset, and a way round a block: two inputs, one of them half-way."""
+    random = np.random.default_rng(seed)
+    shapes = ((3, 4), (4,), (2, 3), (2, 4), (2, 2))
+    given = [torch.from_numpy(random.random(shape)).requires_grad_() for shape in shapes]
+
+    def flow(*tensors: Any) -> Any:
+        ends = [(0, 1), (0, 1, 1), (1, 3), (0, 3), (2, 3)]
+        links = [(*end[:2], tensor, *end[2:]) for end, tensor in zip(ends, tensors, strict=True)]
+        return differentiable.blocks(
+            [4, 3, 2, 2], links, sources=[(0, 0), [(0, 1), (2, 1)]], sinks=[(3, 0), [(3, 0), (3, 1)]], check=True
+        )
+
+    assert torch.autograd.gradcheck(flow, tuple(given), eps=1e-7, atol=1e-6)
+    total = flow(*given).sum()
+    slopes = torch.autograd.grad(total, given)
+    euler = sum(float((slope * tensor.detach()).sum()) for slope, tensor in zip(slopes, given, strict=True))
+    assert euler == pytest.approx(total.item(), rel=1e-9)
+    assert (slopes[1][2:] == 0).all()  # their edges would end outside
+
+
+def test_networks_of_two_stacks_through_blocks() -> None:
+    encoder, decoder, cross = (
+        np.random.default_rng(i).dirichlet(np.ones(n), (2, m)) for i, (m, n) in enumerate(((3, 3), (2, 2), (2, 3)))
+    )
+    decoder = np.tril(decoder)
+    network = attnflow.Network.encoder_decoder(encoder, decoder, cross)
+    links = [
+        (link.giver, link.receiver, torch.tensor(np.asarray(link.capacities), dtype=torch.float64), link.offset)
+        for link in network.links
+    ]
+    nodes = [(block, k) for block in network.inputs for k in range(network.sizes[block])]
+    flow = differentiable.blocks(network.sizes, links, sources=nodes, sinks=[(len(network.sizes) - 1, 1)])
+    assert np.array_equal(flow.numpy(), network.source_flows().values)
+
+
+@pytest.mark.parametrize(
+    ("links", "message"),
+    [
+        ([], "links are empty"),
+        ([(0, 1)], r"link 0 is \(0, 1\): it must be"),
+        ([(0, 1, [[1.0]])], "link 0 has capacities that are list: tensors of float32 or float64"),
+        ([(0, 1, torch.ones(1, 1, dtype=torch.int64))], "link 0 has capacities that are torch.int64"),
+        (
+            [(0, 1, torch.ones(1, 1)), (0, 1, torch.ones(1, 1).double())],
+            "link 1 .*float64, and link 0 of torch.float32",
+        ),
+        ([(0, 1, -torch.ones(1, 1))], "-1"),
+        ([(0, 1, torch.ones(2, 1))], r"\(2, 1\)"),
+    ],
+)
+def test_wrong_links(links: Any, message: str) -> None:
+    with pytest.raises((InvalidArgumentError, InvalidCapacityError), match=message):
+        differentiable.blocks([1, 1], links, sources=[(0, 0)], sinks=[(1, 0)])
