@@ -133,3 +133,8 @@ def test_networks_of_two_stacks_through_blocks() -> None:
 def test_wrong_links(links: Any, message: str) -> None:
     with pytest.raises((InvalidArgumentError, InvalidCapacityError), match=message):
         differentiable.blocks([1, 1], links, sources=[(0, 0)], sinks=[(1, 0)])
+
+
+def test_wrong_sizes_are_named() -> None:
+    with pytest.raises(InvalidArgumentError, match="sizes is 3; it must be a sequence of integers"):
+        differentiable.blocks(3, [(0, 1, torch.ones(1, 1))], sources=[(0, 0)], sinks=[(1, 0)])  # type: ignore[arg-type]

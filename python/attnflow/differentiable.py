@@ -151,7 +151,7 @@ def blocks(
     shape = tuple((giver, receiver, offset) for giver, receiver, _, offset in read)
     options = {"sources": sources, "sinks": sinks, "threads": threads, "check": check}
     tensors = [capacities for _, _, capacities, _ in read]
-    flow: Tensor = _BlockFlow.apply(list(sizes), shape, options, *tensors)  # type: ignore[no-untyped-call]
+    flow: Tensor = _BlockFlow.apply(items(sizes, "sizes", "a sequence of integers"), shape, options, *tensors)  # type: ignore[no-untyped-call]
     return flow
 
 

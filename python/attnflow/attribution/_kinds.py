@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["ADDITIVE", "ATTRIBUTIONS", "COMBINATION", "FLOWS", "SIGNED", "Attributed", "Kind"]
 
@@ -22,10 +22,7 @@ Attributed = Literal[
 ]
 
 FLOWS = ("independent", "shapley", "fair", "barrier")
-ATTRIBUTIONS = (
-    *FLOWS,
-    *("rollout", "widest_path", "raw_attention", "mean_attention", "gradient_x_input", "leave_one_out", "random"),
-)
+ATTRIBUTIONS: tuple[Attributed, ...] = get_args(Attributed)
 COMBINATION = "combination"
 """Of results that were added, subtracted or scaled."""
 
